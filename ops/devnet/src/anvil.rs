@@ -1,0 +1,496 @@
+//! One anvil: started, driven, stopped and started again with the chain it had.
+//!
+//! ```text
+//! Options ──start──▶ Anvil ──stop──▶ Stopped ──start──▶ Anvil   same port, same chain
+//!                      │
+//!                      └─drop─▶ gone, and the chain with it unless Options name a state file
+//! ```
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, thread};
+
+use alloy_primitives::{Address, B256, Bytes, U256};
+use anyhow::{Context, anyhow, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use url::Url;
+
+use crate::process::{Process, Signal};
+use crate::rpc::Rpc;
+
+/// How long a node may take from its start to its first answer.
+///
+/// It needs a few hundredths of a second; loading a chain of ten thousand blocks on a busy
+/// machine takes longer.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// How long a node may take to write its chain down when told to stop.
+const STOP_MAX: Duration = Duration::from_secs(60);
+
+/// Lines of a failed node's complaint that are shown.
+const COMPLAINT_LINES: usize = 20;
+
+/// When blocks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mining {
+    /// Only when [`Anvil::mine`] is called; transactions wait until then.
+    OnDemand,
+    /// One block for each transaction, at once.
+    EachTransaction,
+    /// One block in each interval, with whatever transactions there are.
+    Every(Duration),
+}
+
+/// What kind of node to start. The default mines on demand on a free port.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// When blocks are made.
+    pub mining: Mining,
+    /// The port to listen on; `None` takes a free one.
+    pub port: Option<u16>,
+    /// The chain's id.
+    pub chain_id: u64,
+    /// Accounts with 10 000 ether each, which the node signs for.
+    pub accounts: u16,
+    /// Where the chain is kept between two runs: read when the node starts, if it is there,
+    /// and written when it stops. `None` keeps it for [`Stopped::start`] alone.
+    pub state: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { mining: Mining::OnDemand, port: None, chain_id: 31337, accounts: 10, state: None }
+    }
+}
+
+/// A running node. Dropping it kills the process, exactly this one.
+#[derive(Debug)]
+pub struct Anvil {
+    process: Process,
+    port: u16,
+    rpc: Rpc,
+    accounts: Vec<Address>,
+    options: Options,
+    state: State,
+}
+
+/// A node that was stopped and can be started again where it was.
+#[derive(Debug)]
+pub struct Stopped {
+    port: u16,
+    options: Options,
+    state: State,
+}
+
+/// Where a chain is kept while its node is not running.
+#[derive(Debug)]
+enum State {
+    Named(PathBuf),
+    Private(TempDir),
+}
+
+impl State {
+    fn file(&self) -> PathBuf {
+        match self {
+            State::Named(file) => file.clone(),
+            State::Private(folder) => folder.path().join("chain.json"),
+        }
+    }
+}
+
+/// A point [`Anvil::revert`] goes back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot(Value);
+
+/// Number and hash of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId {
+    /// Height.
+    pub number: u64,
+    /// Hash.
+    pub hash: B256,
+}
+
+impl Anvil {
+    /// Starts a node. When this returns, it answers.
+    pub async fn start(options: Options) -> anyhow::Result<Anvil> {
+        let state = match &options.state {
+            Some(file) => State::Named(file.clone()),
+            None => State::Private(tempfile::tempdir()?),
+        };
+        Anvil::start_with(options, state).await
+    }
+
+    async fn start_with(options: Options, state: State) -> anyhow::Result<Anvil> {
+        let mut command = Command::new(find_anvil()?);
+        command
+            .args(["--host", "127.0.0.1", "--port", &options.port.unwrap_or(0).to_string()])
+            .args(["--chain-id", &options.chain_id.to_string()])
+            .args(["--accounts", &options.accounts.to_string()])
+            // Modules read at the block they handle, which may be from before the last stop.
+            .arg("--preserve-historical-states")
+            .args([OsString::from("--state"), state.file().into()])
+            // Blocks of a load test are larger than those of a real chain.
+            .args(["--gas-limit", "1000000000000", "--no-request-size-limit"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        match options.mining {
+            Mining::OnDemand => {
+                command.arg("--no-mining");
+            }
+            Mining::EachTransaction => {}
+            Mining::Every(interval) => {
+                command.args(["--block-time", &interval.as_secs_f64().to_string()]);
+            }
+        }
+
+        let (mut process, pipes) = Process::spawn(command)?;
+        let complaint = Complaint::default();
+        let stderr = pipes.stderr.expect("asked for above");
+        let complaining = complaint.collect(stderr);
+        let listening = first_port(pipes.stdout.expect("asked for above"));
+        let port = tokio::select! {
+            port = listening => port,
+            _ = process.exited() => None,
+            () = tokio::time::sleep(START_MAX) => bail!("anvil did not answer in {START_MAX:?}"),
+        };
+        let Some(port) = port else {
+            process.exited().await;
+            let _ = complaining.join();
+            bail!("anvil did not start:\n{}", complaint.text());
+        };
+
+        let rpc = Rpc::new(format!("http://127.0.0.1:{port}").parse()?)?;
+        // A line for each request is a cost for the node and for the pipe.
+        rpc.call("anvil_setLoggingEnabled", json!([false])).await?;
+        let accounts = rpc.call("eth_accounts", json!([])).await?;
+        let accounts = serde_json::from_value(accounts).context("reading the accounts")?;
+        Ok(Anvil { process, port, rpc, accounts, options, state })
+    }
+
+    /// Stops the node and keeps its chain. When this returns, the process is gone and the
+    /// port is free.
+    pub async fn stop(mut self) -> anyhow::Result<Stopped> {
+        self.process.signal(Signal::Interrupt);
+        let status = tokio::time::timeout(STOP_MAX, self.process.exited())
+            .await
+            .map_err(|_| anyhow!("anvil did not stop in {STOP_MAX:?}"))?;
+        let file = self.state.file();
+        ensure!(status.success(), "anvil stopped with {status}");
+        ensure!(file.exists(), "anvil stopped without writing its chain to {}", file.display());
+        Ok(Stopped { port: self.port, options: self.options, state: self.state })
+    }
+
+    /// Lets the node hang: connections are accepted and nothing answers.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::Freeze);
+    }
+
+    /// Lets the node go on after [`Anvil::freeze`].
+    pub fn thaw(&self) {
+        self.process.signal(Signal::Thaw);
+    }
+
+    /// Its HTTP address.
+    pub fn http_url(&self) -> Url {
+        format!("http://127.0.0.1:{}", self.port).parse().expect("a host and a port")
+    }
+
+    /// Its WebSocket address.
+    pub fn ws_url(&self) -> Url {
+        format!("ws://127.0.0.1:{}", self.port).parse().expect("a host and a port")
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The chain's id.
+    pub fn chain_id(&self) -> u64 {
+        self.options.chain_id
+    }
+
+    /// The accounts the node signs for.
+    pub fn accounts(&self) -> &[Address] {
+        &self.accounts
+    }
+
+    /// The line to the node, for what has no method here.
+    pub fn rpc(&self) -> &Rpc {
+        &self.rpc
+    }
+
+    /// One JSON-RPC request.
+    pub async fn call(&self, method: &str, params: Value) -> anyhow::Result<Value> {
+        self.rpc.call(method, params).await
+    }
+
+    /// Makes `blocks` blocks, the first with all waiting transactions.
+    pub async fn mine(&self, blocks: u64) -> anyhow::Result<()> {
+        self.call("anvil_mine", json!([U256::from(blocks)])).await?;
+        Ok(())
+    }
+
+    /// Remembers the chain as it is.
+    pub async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        self.call("evm_snapshot", json!([])).await.map(Snapshot)
+    }
+
+    /// Goes back to a snapshot, which is spent by it.
+    pub async fn revert(&self, snapshot: Snapshot) -> anyhow::Result<()> {
+        let done = self.call("evm_revert", json!([snapshot.0])).await?;
+        ensure!(done == true, "the node no longer has snapshot {}", snapshot.0);
+        Ok(())
+    }
+
+    /// Replaces the last `depth` blocks by as many others, which are empty but for the
+    /// transactions given with [`Anvil::reorg_with`].
+    pub async fn reorg(&self, depth: u64) -> anyhow::Result<()> {
+        self.reorg_with(depth, &[]).await
+    }
+
+    /// Replaces the last `depth` blocks by as many others that hold `transactions`: each in
+    /// the replacement block of its index, counted from 0.
+    pub async fn reorg_with(
+        &self,
+        depth: u64,
+        transactions: &[(Transaction, u64)],
+    ) -> anyhow::Result<()> {
+        let pairs: Vec<Value> = transactions
+            .iter()
+            .map(|(transaction, block)| json!([transaction.request(), block]))
+            .collect();
+        self.call("anvil_reorg", json!([depth, pairs])).await?;
+        Ok(())
+    }
+
+    /// The last block's number.
+    pub async fn block_number(&self) -> anyhow::Result<u64> {
+        let number: U256 = self.ask("eth_blockNumber", json!([])).await?;
+        Ok(number.to())
+    }
+
+    /// The last block.
+    pub async fn head(&self) -> anyhow::Result<BlockId> {
+        let block = self.call("eth_getBlockByNumber", json!(["latest", false])).await?;
+        block_id(&block)
+    }
+
+    /// The canonical block at a height.
+    pub async fn block(&self, number: u64) -> anyhow::Result<BlockId> {
+        let params = json!([U256::from(number), false]);
+        let block = self.call("eth_getBlockByNumber", params).await?;
+        ensure!(!block.is_null(), "the chain has no block {number}");
+        block_id(&block)
+    }
+
+    /// How much ether an account has now, in wei.
+    pub async fn balance(&self, account: Address) -> anyhow::Result<U256> {
+        self.ask("eth_getBalance", json!([account, "latest"])).await
+    }
+
+    /// How much ether an account had after a block, in wei.
+    pub async fn balance_at(&self, account: Address, block: B256) -> anyhow::Result<U256> {
+        self.ask("eth_getBalance", json!([account, { "blockHash": block }])).await
+    }
+
+    /// Gives an account exactly `wei`. Takes effect in the next block.
+    pub async fn set_balance(&self, account: Address, wei: U256) -> anyhow::Result<()> {
+        self.call("anvil_setBalance", json!([account, wei])).await?;
+        Ok(())
+    }
+
+    /// Puts code at an address.
+    pub async fn set_code(&self, account: Address, code: Bytes) -> anyhow::Result<()> {
+        self.call("anvil_setCode", json!([account, code])).await?;
+        Ok(())
+    }
+
+    /// Puts a word into a contract's storage.
+    pub async fn set_storage(&self, at: Address, slot: U256, word: B256) -> anyhow::Result<()> {
+        self.call("anvil_setStorageAt", json!([at, slot, word])).await?;
+        Ok(())
+    }
+
+    /// How many logs a range of blocks has, both ends included, from `emitter` or from all.
+    pub async fn count_logs(
+        &self,
+        blocks: std::ops::RangeInclusive<u64>,
+        emitter: Option<Address>,
+    ) -> anyhow::Result<u64> {
+        let mut filter = json!({
+            "fromBlock": U256::from(*blocks.start()),
+            "toBlock": U256::from(*blocks.end()),
+        });
+        if let Some(emitter) = emitter {
+            filter["address"] = json!(emitter);
+        }
+        let logs = self.call("eth_getLogs", json!([filter])).await?;
+        Ok(logs.as_array().context("logs are a list")?.len() as u64)
+    }
+
+    /// Sends transactions without waiting for a block; answers with their hashes.
+    pub async fn send(&self, transactions: &[Transaction]) -> anyhow::Result<Vec<B256>> {
+        let calls: Vec<(&str, Value)> = transactions
+            .iter()
+            .map(|transaction| ("eth_sendTransaction", json!([transaction.request()])))
+            .collect();
+        let hashes = self.rpc.batch(&calls).await?;
+        Ok(serde_json::from_value(Value::Array(hashes))?)
+    }
+
+    /// The receipt of a transaction that a block holds.
+    pub async fn receipt(&self, transaction: B256) -> anyhow::Result<Value> {
+        let receipt = self.call("eth_getTransactionReceipt", json!([transaction])).await?;
+        ensure!(!receipt.is_null(), "no block holds transaction {transaction} yet");
+        Ok(receipt)
+    }
+
+    /// What a contract answers now.
+    pub async fn view(&self, to: Address, data: Bytes) -> anyhow::Result<Bytes> {
+        self.ask("eth_call", json!([{ "to": to, "data": data }, "latest"])).await
+    }
+
+    /// What a contract answered after a block.
+    pub async fn view_at(&self, to: Address, data: Bytes, block: B256) -> anyhow::Result<Bytes> {
+        self.ask("eth_call", json!([{ "to": to, "data": data }, { "blockHash": block }])).await
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> anyhow::Result<T> {
+        let answer = self.call(method, params).await?;
+        serde_json::from_value(answer).with_context(|| format!("reading the answer to {method}"))
+    }
+}
+
+impl Stopped {
+    /// Starts the node again: same port, same options, the chain it had.
+    pub async fn start(self) -> anyhow::Result<Anvil> {
+        let options = Options { port: Some(self.port), ..self.options };
+        Anvil::start_with(options, self.state).await
+    }
+
+    /// The port it had and will have.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// A transaction from an account the node signs for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// Who sends it.
+    pub from: Address,
+    /// Where it goes; `None` creates a contract from `data`.
+    pub to: Option<Address>,
+    /// Ether sent along, in wei.
+    pub value: U256,
+    /// Call data or creation code.
+    pub data: Bytes,
+    /// Upper bound; `None` lets the node run the transaction once more to estimate it.
+    pub gas: Option<u64>,
+}
+
+impl Transaction {
+    fn request(&self) -> Value {
+        let mut request = json!({ "from": self.from, "value": self.value, "data": self.data });
+        if let Some(to) = self.to {
+            request["to"] = json!(to);
+        }
+        if let Some(gas) = self.gas {
+            request["gas"] = json!(U256::from(gas));
+        }
+        request
+    }
+}
+
+/// The anvil binary: `SHEPHERD_ANVIL` if set, else the one that `cargo xtask setup`
+/// installs, else the one on the path.
+pub fn find_anvil() -> anyhow::Result<PathBuf> {
+    if let Some(given) = env::var_os("SHEPHERD_ANVIL").map(PathBuf::from) {
+        ensure!(given.is_file(), "SHEPHERD_ANVIL is {}, which is no file", given.display());
+        return Ok(given);
+    }
+    let (os, arch) = match env::consts::ARCH {
+        "aarch64" => (env::consts::OS, "arm64"),
+        _ => (env::consts::OS, "amd64"),
+    };
+    let os = if os == "macos" { "darwin" } else { os };
+    let package = format!("node_modules/@foundry-rs/anvil-{os}-{arch}/bin/anvil");
+    let installed = target_dir().join("tools").join(package);
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    std::iter::once(installed)
+        .chain(env::split_paths(&on_path).map(|folder| folder.join("anvil")))
+        .find(|file| file.is_file())
+        .context("there is no anvil on this machine: run `cargo xtask setup`")
+}
+
+/// Where `cargo xtask setup` puts what it installs.
+pub(crate) fn target_dir() -> PathBuf {
+    let ops = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("ops/devnet is in ops");
+    ops.parent().expect("ops is in the workspace").join("target")
+}
+
+fn block_id(block: &Value) -> anyhow::Result<BlockId> {
+    let number: U256 = serde_json::from_value(block["number"].clone())?;
+    let hash = serde_json::from_value(block["hash"].clone())?;
+    Ok(BlockId { number: number.to(), hash })
+}
+
+/// Reads a node's output to its end, and answers with the port of its "Listening" line.
+fn first_port(stdout: impl Read + Send + 'static) -> impl Future<Output = Option<u16>> {
+    let (found, port) = oneshot::channel();
+    thread::spawn(move || {
+        let mut found = Some(found);
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let Some(address) = line.strip_prefix("Listening on ") else { continue };
+            let port = address.rsplit(':').next().and_then(|port| port.trim().parse().ok());
+            if let (Some(found), Some(port)) = (found.take(), port) {
+                // Nobody waits any more when the start was given up.
+                let _ = found.send(port);
+            }
+        }
+    });
+    async { port.await.ok() }
+}
+
+/// The end of what a node wrote to its standard error.
+#[derive(Clone, Default)]
+struct Complaint(Arc<Mutex<VecDeque<String>>>);
+
+impl Complaint {
+    fn collect(&self, stderr: impl Read + Send + 'static) -> thread::JoinHandle<()> {
+        let lines = Arc::clone(&self.0);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut lines = lines.lock().expect("nothing panics while it is held");
+                if lines.len() == COMPLAINT_LINES {
+                    lines.pop_front();
+                }
+                lines.push_back(line);
+            }
+        })
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.lock().expect("nothing panics while it is held");
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
