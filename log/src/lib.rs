@@ -1,10 +1,38 @@
 //! The vocabulary and the durable truth.
 //!
-//! This crate alone knows the storage engine and the bytes on disk.
+//! ```text
+//!   ingest ──append──▶ Journal [blk][blk][rev][blk] ◀──read── Lane ──Step::commit──▶ state, cursor
+//! ```
+//!
+//! This crate alone knows the storage engine and the bytes on disk. It has never heard of RPC,
+//! WebAssembly or HTTP.
 
+mod checks;
+mod codec;
+mod highwater;
+mod journal;
+mod lane;
+mod lane_snapshot;
+mod metrics;
+mod store;
 mod types;
+mod verify;
+mod writer;
 
+pub use checks::Finding;
+pub use codec::{BlockView, DecodeError, LogView, Logs, RECORD_BYTES_MAX, RecordView};
+pub use highwater::HighwaterError;
+pub use journal::{AppendError, Journal, LinkProblem, ReadError, Records, StoredRecord, Tail};
+pub use lane::{
+    Applied, ApplyError, Commit, Cursor, Lane, RevertError, STATE_KEY_BYTES_MAX,
+    STATE_VALUE_BYTES_MAX, Step, TAPE_BYTES_MAX, TapeEntry, WRITES_BYTES_MAX, Writes,
+};
+pub use lane_snapshot::{Entry, LaneSnapshot};
+pub use metrics::Metrics;
+pub use store::{FORMAT, JournalError, LaneError, OpenError, Options, StorageError, Store};
 pub use types::{
     Block, BlockRef, ChainName, Digest, Header, InvalidLaneId, InvalidName, LaneId, Log,
     ModuleName, NAME_BYTES_MAX, Offset, Record, Revert,
 };
+pub use verify::{Problem, Verification};
+pub use writer::SizeError;

@@ -155,9 +155,8 @@ pub struct InvalidName(pub String);
 
 fn check_name(text: &str) -> Result<(), InvalidName> {
     let starts_well = text.starts_with(|c: char| c.is_ascii_lowercase());
-    let all_allowed = text
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let all_allowed =
+        text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if starts_well && all_allowed && text.len() <= NAME_BYTES_MAX {
         return Ok(());
     }
@@ -234,9 +233,8 @@ impl FromStr for LaneId {
     type Err = InvalidLaneId;
 
     fn from_str(text: &str) -> Result<LaneId, InvalidLaneId> {
-        let (module, chain) = text
-            .split_once('@')
-            .ok_or_else(|| InvalidLaneId::Form(text.to_owned()))?;
+        let (module, chain) =
+            text.split_once('@').ok_or_else(|| InvalidLaneId::Form(text.to_owned()))?;
         Ok(LaneId { module: module.parse()?, chain: chain.parse()? })
     }
 }

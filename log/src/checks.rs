@@ -1,0 +1,371 @@
+//! What a store must agree on before anyone may use it.
+//!
+//! The engine's checksums do not cover everything: one flipped bit can bring an old value back or
+//! cut the tail off without a word (hazards F3 and F4). So each fact is written twice in different
+//! ways and compared here:
+//!
+//! - a cursor is overwritten by every step, and each step also adds a commit row under its own
+//!   number: the newest row and the cursor must say the same;
+//! - a cursor names its block, and the journal must hold that block before the cursor's `next`;
+//! - records carry the digest of the record before them;
+//! - the high-water file names tails and commit numbers that must be there.
+
+use std::{collections::BTreeMap, path::Path};
+
+use fjall::{Database, Readable, Snapshot};
+
+use crate::{
+    codec::{
+        self, CHAIN_PREFIX, ChainRow, CommitRow, CursorRow, DecodeError, LANE_PREFIX, LaneRow,
+        RevertRow, unseal_row,
+    },
+    highwater::{self, Highwater, HighwaterError},
+    journal::{self, ReadError, Records, Segments, StoredRecord},
+    lane::Cursor,
+    store::{Keyspaces, StorageError},
+    types::{BlockRef, ChainName, Digest, LaneId, Offset},
+};
+
+/// Records at the end of a journal whose chain of digests is checked at every start.
+///
+/// What a damaged write-ahead log can touch lies at the end; the whole chain is checked by
+/// `shepherd journal verify`. A thousand records take a few milliseconds.
+const TAIL_RECORDS_CHECKED: u64 = 1000;
+
+/// Something in a store that contradicts something else in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Finding {
+    /// The format file is not ours.
+    #[error("its format file reads {text:?}")]
+    Format {
+        /// What it reads.
+        text: String,
+    },
+    /// The high-water mark is missing or damaged.
+    #[error("{0}")]
+    Highwater(HighwaterError),
+    /// The journal is shorter than it was known to be.
+    #[error("the journal of {chain} ends at {tail}, but records before {mark} were durable")]
+    JournalBelowMark {
+        /// The chain.
+        chain: String,
+        /// Where it ends now.
+        tail: Offset,
+        /// Where it ended.
+        mark: Offset,
+    },
+    /// The journal is another than the one that was marked.
+    #[error("the journal of {chain} has other records before {mark} than were durable")]
+    JournalChanged {
+        /// The chain.
+        chain: ChainName,
+        /// The mark they precede.
+        mark: Offset,
+    },
+    /// A record at the end of a journal cannot be read or does not follow the one before it.
+    #[error("the journal of {chain}: {problem}")]
+    Journal {
+        /// The chain.
+        chain: ChainName,
+        /// What is wrong.
+        problem: ReadError,
+    },
+    /// A lane is known but has no cursor.
+    #[error("lane {lane} has no cursor")]
+    CursorMissing {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// The cursor and the newest commit row differ.
+    #[error("lane {lane}: its cursor says {cursor}, its newest commit row says {commit}")]
+    CursorAndCommitDiffer {
+        /// The lane.
+        lane: LaneId,
+        /// The cursor, in words.
+        cursor: String,
+        /// The row, in words.
+        commit: String,
+    },
+    /// A cursor points past the end of its journal.
+    #[error("lane {lane} is at {next}, but its journal ends at {tail}")]
+    CursorAheadOfJournal {
+        /// The lane.
+        lane: LaneId,
+        /// Its `next`.
+        next: Offset,
+        /// The journal's tail.
+        tail: Offset,
+    },
+    /// The block a cursor names is not in the journal before it.
+    #[error("lane {lane} stands on block {block}, which the journal does not hold before {next}")]
+    CursorBlockUnknown {
+        /// The lane.
+        lane: LaneId,
+        /// The block.
+        block: BlockRef,
+        /// The cursor's `next`.
+        next: Offset,
+    },
+    /// A lane has fewer commits than it was known to have.
+    #[error("lane {lane} has {commit} commits, but {mark} were durable")]
+    LaneBelowMark {
+        /// The lane.
+        lane: String,
+        /// Its commits now.
+        commit: u64,
+        /// Its commits then.
+        mark: u64,
+    },
+}
+
+/// A chain as found on disk.
+pub struct LoadedChain {
+    pub name: ChainName,
+    pub number: u16,
+    pub chain_id: u64,
+    pub segments: Segments,
+    pub tail: Offset,
+    pub tail_digest: Digest,
+    pub head: Option<BlockRef>,
+    /// Offset of each abandoned block and of the revert that abandoned it.
+    pub abandoned: BTreeMap<Offset, Offset>,
+    problem: Option<ReadError>,
+}
+
+impl LoadedChain {
+    /// A chain nothing was journaled of.
+    pub fn empty(name: ChainName, number: u16, chain_id: u64) -> LoadedChain {
+        LoadedChain {
+            name,
+            number,
+            chain_id,
+            segments: Segments::default(),
+            tail: Offset::START,
+            tail_digest: Digest::ZERO,
+            head: None,
+            abandoned: BTreeMap::new(),
+            problem: None,
+        }
+    }
+}
+
+/// A lane as found on disk.
+pub struct LoadedLane {
+    pub id: LaneId,
+    pub number: u32,
+    pub cursor: Option<Cursor>,
+}
+
+/// Everything the checks compare.
+pub struct Loaded {
+    pub chains: Vec<LoadedChain>,
+    lanes: Vec<LoadedLane>,
+}
+
+/// Reads what is there.
+pub fn load(
+    database: &Database,
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+) -> Result<Loaded, StorageError> {
+    let mut chains = Vec::new();
+    for entry in snapshot.prefix(&keyspaces.meta, CHAIN_PREFIX) {
+        let (key, value) = entry.into_inner()?;
+        let row: ChainRow =
+            unseal_row(&key, &value).map_err(StorageError::damaged("the row of a chain"))?;
+        let name = parse_name(&key[CHAIN_PREFIX.len()..], "the name of a chain")?;
+        chains.push(load_chain(database, keyspaces, snapshot, name, row)?);
+    }
+    Ok(Loaded { chains, lanes: lanes(keyspaces, snapshot)? })
+}
+
+fn load_chain(
+    database: &Database,
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+    name: ChainName,
+    row: ChainRow,
+) -> Result<LoadedChain, StorageError> {
+    let mut chain = LoadedChain::empty(name, row.number, row.chain_id);
+    chain.segments = journal::open_segments(database, row.number)?;
+    for entry in snapshot.prefix(&keyspaces.meta, codec::reverts_prefix(row.number)) {
+        let (key, value) = entry.into_inner()?;
+        let damaged = || StorageError::damaged("the row of a revert");
+        let revert: RevertRow = unseal_row(&key, &value).map_err(damaged())?;
+        let offset = codec::parse_revert_key(&key).map_err(damaged())?;
+        chain.abandoned.extend(revert.abandoned.iter().map(|o| (Offset::new(*o), offset)));
+    }
+    chain.tail = journal::find_tail(&chain.segments, snapshot)?;
+    let first = Offset::new(chain.tail.get().saturating_sub(TAIL_RECORDS_CHECKED));
+    for record in Records::new(chain.segments.clone(), snapshot.clone(), first..chain.tail) {
+        let offset = record.as_ref().map_or(first, StoredRecord::offset);
+        let starts_chain = offset == first && first != Offset::START;
+        match record {
+            Ok(record) if starts_chain || record.previous() == chain.tail_digest => {
+                chain.tail_digest = record.digest();
+                chain.head = Some(record.head());
+            }
+            Ok(_) => chain.problem = Some(ReadError::BrokenChain { offset }),
+            Err(problem) => chain.problem = Some(problem),
+        }
+        if chain.problem.is_some() {
+            break;
+        }
+    }
+    Ok(chain)
+}
+
+/// Every lane and its cursor.
+pub fn lanes(keyspaces: &Keyspaces, snapshot: &Snapshot) -> Result<Vec<LoadedLane>, StorageError> {
+    let mut lanes = Vec::new();
+    for entry in snapshot.prefix(&keyspaces.meta, LANE_PREFIX) {
+        let (key, value) = entry.into_inner()?;
+        let row: LaneRow =
+            unseal_row(&key, &value).map_err(StorageError::damaged("the row of a lane"))?;
+        let id: LaneId = parse_name(&key[LANE_PREFIX.len()..], "the name of a lane")?;
+        let cursor_key = codec::cursor_key(row.number);
+        let cursor = snapshot
+            .get(&keyspaces.cursors, cursor_key)?
+            .map(|value| unseal_row::<CursorRow>(&cursor_key, &value))
+            .transpose()
+            .map_err(StorageError::damaged(format!("the cursor of {id}")))?
+            .map(Cursor::from);
+        lanes.push(LoadedLane { id, number: row.number, cursor });
+    }
+    Ok(lanes)
+}
+
+fn parse_name<T: std::str::FromStr>(bytes: &[u8], what: &str) -> Result<T, StorageError> {
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        StorageError::damaged(what)(DecodeError::Layout(String::from_utf8_lossy(bytes).into()))
+    })
+}
+
+/// Compares everything with everything, and hands out the mark to go on from.
+pub fn check(
+    loaded: &mut Loaded,
+    highwater_file: &Path,
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+) -> Result<Result<Highwater, Vec<Finding>>, StorageError> {
+    let mut findings = Vec::new();
+    let highwater = highwater::read(highwater_file).unwrap_or_else(|error| {
+        findings.push(Finding::Highwater(error));
+        Highwater::default()
+    });
+    check_chains(loaded, &highwater, snapshot, &mut findings);
+    for lane in &loaded.lanes {
+        check_lane(lane, loaded, keyspaces, snapshot, &mut findings)?;
+    }
+    check_lane_marks(loaded, &highwater, &mut findings);
+    Ok(if findings.is_empty() { Ok(highwater) } else { Err(findings) })
+}
+
+fn check_chains(
+    loaded: &mut Loaded,
+    highwater: &Highwater,
+    snapshot: &Snapshot,
+    findings: &mut Vec<Finding>,
+) {
+    for chain in &mut loaded.chains {
+        if let Some(problem) = chain.problem.take() {
+            findings.push(Finding::Journal { chain: chain.name.clone(), problem });
+        }
+    }
+    for (number, (mark, digest)) in &highwater.chains {
+        let chain = loaded.chains.iter().find(|chain| chain.number == *number);
+        let tail = chain.map_or(Offset::START, |chain| chain.tail);
+        let Some(chain) = chain.filter(|chain| chain.tail >= *mark) else {
+            let chain = chain.map_or(format!("chain {number}"), |chain| chain.name.to_string());
+            findings.push(Finding::JournalBelowMark { chain, tail, mark: *mark });
+            continue;
+        };
+        if !has_digest(chain, *mark, *digest, snapshot) {
+            findings.push(Finding::JournalChanged { chain: chain.name.clone(), mark: *mark });
+        }
+    }
+}
+
+/// Whether the record before `mark` still has the digest it had.
+fn has_digest(chain: &LoadedChain, mark: Offset, digest: Digest, snapshot: &Snapshot) -> bool {
+    if mark == Offset::START {
+        return digest == Digest::ZERO;
+    }
+    let last = Offset::new(mark.get() - 1);
+    Records::new(chain.segments.clone(), snapshot.clone(), last..mark)
+        .next()
+        .is_some_and(|record| record.is_ok_and(|record| record.digest() == digest))
+}
+
+fn check_lane(
+    lane: &LoadedLane,
+    loaded: &Loaded,
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StorageError> {
+    let id = &lane.id;
+    let Some(cursor) = &lane.cursor else {
+        findings.push(Finding::CursorMissing { lane: id.clone() });
+        return Ok(());
+    };
+    let newest = newest_commit(lane.number, keyspaces, snapshot)?;
+    let by_commit = newest.as_ref().map_or_else(Cursor::default, |(commit, row)| Cursor {
+        next: Offset::new(row.end),
+        block: row.block.map(BlockRef::from),
+        commit: *commit,
+        generation: row.generation,
+        digest: Digest(row.digest),
+        undo_from: cursor.undo_from,
+    });
+    if by_commit != *cursor {
+        findings.push(Finding::CursorAndCommitDiffer {
+            lane: id.clone(),
+            cursor: cursor.to_string(),
+            commit: newest.map_or("there is none".to_owned(), |_| by_commit.to_string()),
+        });
+    }
+    let chain = loaded.chains.iter().find(|chain| chain.name == id.chain);
+    let tail = chain.map_or(Offset::START, |chain| chain.tail);
+    if cursor.next > tail {
+        findings.push(Finding::CursorAheadOfJournal { lane: id.clone(), next: cursor.next, tail });
+    }
+    if let (Some(chain), Some(block)) = (chain, cursor.block) {
+        let key = codec::block_key(chain.number, block);
+        let at = snapshot
+            .get(&keyspaces.blocks, key)?
+            .and_then(|value| codec::decode_offset(&key, &value).ok());
+        // A later reappearance of the same block moves its index row past the cursor.
+        if at.is_none() {
+            let (lane, next) = (id.clone(), cursor.next);
+            findings.push(Finding::CursorBlockUnknown { lane, block, next });
+        }
+    }
+    Ok(())
+}
+
+fn newest_commit(
+    lane: u32,
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+) -> Result<Option<(u64, CommitRow)>, StorageError> {
+    let Some(entry) = snapshot.prefix(&keyspaces.commits, lane.to_be_bytes()).next_back() else {
+        return Ok(None);
+    };
+    let (key, value) = entry.into_inner()?;
+    let damaged = || StorageError::damaged("a commit row");
+    let row: CommitRow = unseal_row(&key, &value).map_err(damaged())?;
+    let commit = codec::parse_commit_key(&key).map_err(damaged())?;
+    Ok(Some((commit, row)))
+}
+
+fn check_lane_marks(loaded: &Loaded, highwater: &Highwater, findings: &mut Vec<Finding>) {
+    for (number, mark) in &highwater.lanes {
+        let lane = loaded.lanes.iter().find(|lane| lane.number == *number);
+        let commit = lane.and_then(|lane| lane.cursor.as_ref()).map_or(0, |cursor| cursor.commit);
+        if lane.is_none() || commit < *mark {
+            let lane = lane.map_or(format!("number {number}"), |lane| lane.id.to_string());
+            findings.push(Finding::LaneBelowMark { lane, commit, mark: *mark });
+        }
+    }
+}

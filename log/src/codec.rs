@@ -1,0 +1,664 @@
+//! Bytes on disk.
+//!
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | `journal-CHAIN-SEGMENT` | offset 8, part 2 | a piece of a record: length 4, kind 1, offset 8, previous digest 32, body |
+//! | `blocks` | chain 2, number 8, hash 32 | offset |
+//! | `cursors` | lane 4 | [`CursorRow`] |
+//! | `commits` | lane 4, commit 8 | [`CommitRow`] |
+//! | `state` | lane 4, generation 4, key | the module's bytes |
+//! | `undo` | lane 4, generation 4, offset 8, index 4 | 0: [`UndoHead`], from 1: [`UndoRow`] |
+//! | `tape` | lane 4, offset 8, call 4 | [`TapeRow`] |
+//! | `meta` | `chain/NAME`, `lane/NAME`, `revert/` chain 2, offset 8 | [`ChainRow`], [`LaneRow`], [`RevertRow`] |
+//!
+//! Keys are big-endian and of fixed width, so that they sort in journal order. Every value is
+//! sealed: a version byte, the content, and eight bytes of XXH3 over the content seeded with the
+//! hash of the key, so that a value can neither be damaged nor stand under a foreign key without
+//! being noticed. Contents are bincode with big-endian variable-width integers.
+//!
+//! A record is cut into parts because the engine is given no value over [`VALUE_BYTES_MAX`], and
+//! a block may well emit more than that.
+
+use alloy_primitives::{Address, B256, FixedBytesSliceExt};
+use bincode::{BorrowDecode, Decode, Encode, config};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::types::{Block, BlockRef, Digest, Header, Log, Offset, Record, Revert};
+
+/// Version of the bytes after it. A reader refuses what it does not know.
+pub const VERSION: u8 = 1;
+
+/// Longest key the engine is given. Longer than 64 KiB makes it panic after it has taken its
+/// write lock (hazard F9); a kilobyte is what a module may use, plus our own prefix.
+pub const KEY_BYTES_MAX: usize = 1024 + KEY_PREFIX_BYTES;
+
+/// The lane and generation before a module's own key.
+const KEY_PREFIX_BYTES: usize = 8;
+
+/// Longest value a module may store, and longest piece of a record.
+pub const CONTENT_BYTES_MAX: usize = 1 << 20;
+
+/// Longest value the engine is given (hazard F9): the longest content with its seal, and in an
+/// undo row with its key as well.
+pub const VALUE_BYTES_MAX: usize = CONTENT_BYTES_MAX + SEAL_BYTES + KEY_BYTES_MAX + 16;
+
+/// Version byte and checksum around every value.
+pub const SEAL_BYTES: usize = 9;
+
+/// Longest encoded record. A record is written in one batch with its index rows, and a batch
+/// must stay under [`crate::writer::BATCH_BYTES_MAX`]. A block of 36 million gas can emit
+/// 4.5 MB of log data at 8 gas a byte.
+pub const RECORD_BYTES_MAX: usize = 7 << 20;
+
+fn config() -> impl config::Config {
+    config::standard().with_big_endian()
+}
+
+/// Why stored bytes could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The value is shorter or longer than its layout.
+    #[error("the stored bytes have the wrong length")]
+    WrongLength,
+    /// Written by another version of this program.
+    #[error("the stored bytes are of version {0}, this program reads version {VERSION}")]
+    UnknownVersion(u8),
+    /// The checksum over key and content does not hold.
+    #[error("the checksum does not hold")]
+    Checksum,
+    /// The record says it belongs elsewhere.
+    #[error("the record says it is at offset {0}")]
+    WrongOffset(Offset),
+    /// A record of a kind this program does not know.
+    #[error("record kind {0} is unknown")]
+    UnknownKind(u8),
+    /// The content does not follow its layout.
+    #[error("the stored bytes do not follow their layout: {0}")]
+    Layout(String),
+}
+
+/// Seals `content` for storage under `key`.
+pub fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(content.len() + SEAL_BYTES);
+    sealed.push(VERSION);
+    sealed.extend_from_slice(content);
+    sealed.extend_from_slice(&checksum(key, content).to_be_bytes());
+    sealed
+}
+
+/// Takes the seal off again, or says what is wrong with it.
+pub fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    let [version, rest @ ..] = sealed else { return Err(DecodeError::WrongLength) };
+    if *version != VERSION {
+        return Err(DecodeError::UnknownVersion(*version));
+    }
+    let Some((content, sum)) = rest.split_last_chunk::<8>() else {
+        return Err(DecodeError::WrongLength);
+    };
+    if u64::from_be_bytes(*sum) != checksum(key, content) {
+        return Err(DecodeError::Checksum);
+    }
+    Ok(content)
+}
+
+/// The content of a value whose seal was checked before.
+pub fn sealed_content(sealed: &[u8]) -> &[u8] {
+    &sealed[1..sealed.len() - (SEAL_BYTES - 1)]
+}
+
+fn checksum(key: &[u8], content: &[u8]) -> u64 {
+    xxh3_64_with_seed(content, xxh3_64(key))
+}
+
+/// Encodes a row and seals it.
+pub fn seal_row(key: &[u8], row: impl Encode) -> Vec<u8> {
+    seal(key, &encode(row))
+}
+
+/// Unseals and decodes a row.
+pub fn unseal_row<T: Decode<()>>(key: &[u8], sealed: &[u8]) -> Result<T, DecodeError> {
+    let content = unseal(key, sealed)?;
+    let (row, read) = bincode::decode_from_slice(content, config())
+        .map_err(|error| DecodeError::Layout(error.to_string()))?;
+    if read != content.len() {
+        return Err(DecodeError::WrongLength);
+    }
+    Ok(row)
+}
+
+fn encode(row: impl Encode) -> Vec<u8> {
+    bincode::encode_to_vec(row, config()).expect("encoding into memory cannot fail")
+}
+
+// ---------------------------------------------------------------------------------------------
+// Keys
+
+/// Key of one part of a record.
+pub fn record_key(offset: Offset, part: u16) -> [u8; 10] {
+    join(offset.get().to_be_bytes(), part.to_be_bytes())
+}
+
+/// Takes a record key apart.
+pub fn parse_record_key(key: &[u8]) -> Result<(Offset, u16), DecodeError> {
+    let Some((offset, part)) = key.split_first_chunk::<8>() else {
+        return Err(DecodeError::WrongLength);
+    };
+    let part = part.try_into().map_err(|_| DecodeError::WrongLength)?;
+    Ok((Offset::new(u64::from_be_bytes(*offset)), u16::from_be_bytes(part)))
+}
+
+/// Common start of the keys of every block at one height.
+pub fn blocks_prefix(chain: u16, number: u64) -> [u8; 10] {
+    join(chain.to_be_bytes(), number.to_be_bytes())
+}
+
+/// Key of a block in the block index.
+pub fn block_key(chain: u16, block: BlockRef) -> [u8; 42] {
+    join(blocks_prefix(chain, block.number), block.hash.0)
+}
+
+/// The hash at the end of a block key.
+pub fn parse_block_key(key: &[u8]) -> Result<B256, DecodeError> {
+    let (_, hash) = key.split_last_chunk::<32>().ok_or(DecodeError::WrongLength)?;
+    Ok(B256::from(*hash))
+}
+
+/// Key of a lane's cursor.
+pub fn cursor_key(lane: u32) -> [u8; 4] {
+    lane.to_be_bytes()
+}
+
+/// Key of a commit row.
+pub fn commit_key(lane: u32, commit: u64) -> [u8; 12] {
+    join(lane.to_be_bytes(), commit.to_be_bytes())
+}
+
+/// The commit number at the end of a commit key.
+pub fn parse_commit_key(key: &[u8]) -> Result<u64, DecodeError> {
+    let (_, commit) = key.split_last_chunk::<8>().ok_or(DecodeError::WrongLength)?;
+    Ok(u64::from_be_bytes(*commit))
+}
+
+/// Common start of a lane's state keys.
+pub fn state_prefix(lane: u32, generation: u32) -> [u8; KEY_PREFIX_BYTES] {
+    join(lane.to_be_bytes(), generation.to_be_bytes())
+}
+
+/// Key of one of a module's values.
+pub fn state_key(lane: u32, generation: u32, key: &[u8]) -> Vec<u8> {
+    [&state_prefix(lane, generation), key].concat()
+}
+
+/// The module's own part of a state key.
+pub fn parse_state_key(key: &[u8]) -> Result<&[u8], DecodeError> {
+    key.get(KEY_PREFIX_BYTES..).ok_or(DecodeError::WrongLength)
+}
+
+/// Key of an undo row: index 0 is the head, the replaced values follow.
+pub fn undo_key(lane: u32, generation: u32, offset: Offset, index: u32) -> [u8; 20] {
+    join(undo_prefix(lane, generation, offset), index.to_be_bytes())
+}
+
+/// Common start of the undo rows of one record.
+pub fn undo_prefix(lane: u32, generation: u32, offset: Offset) -> [u8; 16] {
+    join(state_prefix(lane, generation), offset.get().to_be_bytes())
+}
+
+/// Offset and index of an undo key.
+pub fn parse_undo_key(key: &[u8]) -> Result<(Offset, u32), DecodeError> {
+    key.get(KEY_PREFIX_BYTES..).ok_or(DecodeError::WrongLength).and_then(parse_offset_and_index)
+}
+
+/// Common start of the tape of one record.
+pub fn tape_prefix(lane: u32, offset: Offset) -> [u8; 12] {
+    join(lane.to_be_bytes(), offset.get().to_be_bytes())
+}
+
+/// Key of one answer on a lane's tape.
+pub fn tape_key(lane: u32, offset: Offset, call: u32) -> [u8; 16] {
+    join(tape_prefix(lane, offset), call.to_be_bytes())
+}
+
+/// Offset and call index of a tape key.
+pub fn parse_tape_key(key: &[u8]) -> Result<(Offset, u32), DecodeError> {
+    key.get(4..).ok_or(DecodeError::WrongLength).and_then(parse_offset_and_index)
+}
+
+fn parse_offset_and_index(bytes: &[u8]) -> Result<(Offset, u32), DecodeError> {
+    let (offset, index) = bytes.split_first_chunk::<8>().ok_or(DecodeError::WrongLength)?;
+    let index = index.try_into().map_err(|_| DecodeError::WrongLength)?;
+    Ok((Offset::new(u64::from_be_bytes(*offset)), u32::from_be_bytes(index)))
+}
+
+/// Start of the meta keys that hold chains; the name follows.
+pub const CHAIN_PREFIX: &[u8] = b"chain/";
+/// Start of the meta keys that hold lanes; the name follows.
+pub const LANE_PREFIX: &[u8] = b"lane/";
+const REVERT_PREFIX: &[u8; 7] = b"revert/";
+
+/// Common start of a chain's reverts in `meta`.
+pub fn reverts_prefix(chain: u16) -> [u8; 9] {
+    join(*REVERT_PREFIX, chain.to_be_bytes())
+}
+
+/// Key of a revert in `meta`.
+pub fn revert_key(chain: u16, offset: Offset) -> [u8; 17] {
+    join(reverts_prefix(chain), offset.get().to_be_bytes())
+}
+
+/// The offset at the end of a revert key.
+pub fn parse_revert_key(key: &[u8]) -> Result<Offset, DecodeError> {
+    let (_, offset) = key.split_last_chunk::<8>().ok_or(DecodeError::WrongLength)?;
+    Ok(Offset::new(u64::from_be_bytes(*offset)))
+}
+
+fn join<const A: usize, const B: usize, const N: usize>(a: [u8; A], b: [u8; B]) -> [u8; N] {
+    const { assert!(A + B == N) };
+    let mut key = [0; N];
+    key[..A].copy_from_slice(&a);
+    key[A..].copy_from_slice(&b);
+    key
+}
+
+// ---------------------------------------------------------------------------------------------
+// Rows
+
+/// A chain this store knows.
+#[derive(Encode, Decode)]
+pub struct ChainRow {
+    /// Short number that stands for the chain in keys.
+    pub number: u16,
+    /// `eth_chainId`.
+    pub chain_id: u64,
+}
+
+/// A lane this store knows.
+#[derive(Encode, Decode)]
+pub struct LaneRow {
+    /// Short number that stands for the lane in keys.
+    pub number: u32,
+}
+
+/// The records a revert abandoned.
+#[derive(Encode, Decode)]
+pub struct RevertRow {
+    /// Offsets of the abandoned blocks, in chain order.
+    pub abandoned: Vec<u64>,
+}
+
+/// Number and hash of a block.
+#[derive(Clone, Copy, Encode, Decode)]
+pub struct BlockRow {
+    number: u64,
+    hash: [u8; 32],
+}
+
+impl From<BlockRef> for BlockRow {
+    fn from(block: BlockRef) -> BlockRow {
+        BlockRow { number: block.number, hash: block.hash.0 }
+    }
+}
+
+impl From<BlockRow> for BlockRef {
+    fn from(row: BlockRow) -> BlockRef {
+        BlockRef { number: row.number, hash: B256::from(row.hash) }
+    }
+}
+
+/// A lane's cursor.
+#[derive(Encode, Decode)]
+pub struct CursorRow {
+    pub next: u64,
+    pub block: Option<BlockRow>,
+    pub commit: u64,
+    pub generation: u32,
+    pub digest: [u8; 32],
+    pub undo_from: u64,
+}
+
+/// What one step did.
+#[derive(Encode, Decode)]
+pub struct CommitRow {
+    pub generation: u32,
+    pub first: u64,
+    pub end: u64,
+    pub block: Option<BlockRow>,
+    pub writes: u64,
+    pub digest: [u8; 32],
+    pub module: [u8; 32],
+    pub fuel: u64,
+}
+
+/// What is needed to take a record back, besides the values it replaced.
+#[derive(Encode, Decode)]
+pub struct UndoHead {
+    /// Height of the block.
+    pub number: u64,
+    /// The lane's digest before the record.
+    pub digest: [u8; 32],
+}
+
+/// One value a record replaced.
+#[derive(Encode, Decode)]
+pub struct UndoRow {
+    /// The module's key.
+    pub key: Vec<u8>,
+    /// What stood there before, `None` for nothing.
+    pub previous: Option<Vec<u8>>,
+}
+
+/// One answer of the outside.
+#[derive(Encode, Decode)]
+pub struct TapeRow {
+    pub request: [u8; 32],
+    pub answer: Vec<u8>,
+}
+
+/// The file beside the engine that says how far the store has certainly come.
+#[derive(Encode, Decode)]
+pub struct HighwaterRow {
+    /// Chain, tail, digest of the record before it.
+    pub chains: Vec<(u16, u64, [u8; 32])>,
+    /// Lane and its last commit number.
+    pub lanes: Vec<(u32, u64)>,
+}
+
+/// Encodes an offset as a value.
+pub fn encode_offset(key: &[u8], offset: Offset) -> Vec<u8> {
+    seal_row(key, offset.get())
+}
+
+/// Decodes an offset.
+pub fn decode_offset(key: &[u8], sealed: &[u8]) -> Result<Offset, DecodeError> {
+    unseal_row(key, sealed).map(Offset::new)
+}
+
+// ---------------------------------------------------------------------------------------------
+// Records
+
+const KIND_BLOCK: u8 = 1;
+const KIND_REVERT: u8 = 2;
+
+/// Length, kind, offset and previous digest before every record's body.
+const RECORD_HEAD_BYTES: usize = 4 + 1 + 8 + 32;
+
+#[derive(Encode, BorrowDecode)]
+struct BlockBody<'a> {
+    number: u64,
+    hash: [u8; 32],
+    parent: [u8; 32],
+    timestamp: u64,
+    rlp: &'a [u8],
+    logs: u32,
+}
+
+#[derive(Encode, BorrowDecode)]
+struct LogBody<'a> {
+    address: [u8; 20],
+    topics: &'a [u8],
+    data: &'a [u8],
+    index: u32,
+    transaction_index: u32,
+    transaction_hash: [u8; 32],
+}
+
+#[derive(Encode, Decode)]
+struct RevertBody {
+    ancestor: BlockRow,
+    abandoned: Vec<BlockRow>,
+}
+
+/// Encodes a record for `offset`, chained to the record before it.
+pub fn encode_record(record: &Record, offset: Offset, previous: Digest) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    bytes.push(match record {
+        Record::Block(_) => KIND_BLOCK,
+        Record::Revert(_) => KIND_REVERT,
+    });
+    bytes.extend_from_slice(&offset.get().to_be_bytes());
+    bytes.extend_from_slice(&previous.0);
+    match record {
+        Record::Block(block) => encode_block(block, &mut bytes),
+        Record::Revert(revert) => append(
+            &mut bytes,
+            RevertBody {
+                ancestor: revert.ancestor.into(),
+                abandoned: revert.abandoned.iter().map(|block| (*block).into()).collect(),
+            },
+        ),
+    }
+    let length = u32::try_from(bytes.len()).expect("a record is far below 4 GiB");
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+fn encode_block(block: &Block, bytes: &mut Vec<u8>) {
+    let header = &block.header;
+    append(
+        bytes,
+        BlockBody {
+            number: header.this.number,
+            hash: header.this.hash.0,
+            parent: header.parent.0,
+            timestamp: header.timestamp,
+            rlp: &header.rlp,
+            logs: u32::try_from(block.logs.len()).expect("a block has far fewer than 2^32 logs"),
+        },
+    );
+    for log in &block.logs {
+        append(
+            bytes,
+            LogBody {
+                address: log.address.into_array(),
+                topics: log.topics.as_flattened(),
+                data: &log.data,
+                index: log.index,
+                transaction_index: log.transaction_index,
+                transaction_hash: log.transaction_hash.0,
+            },
+        );
+    }
+}
+
+fn append(bytes: &mut Vec<u8>, body: impl Encode) {
+    bincode::encode_into_std_write(body, bytes, config())
+        .expect("encoding into memory cannot fail");
+}
+
+/// The pieces a record is stored in, in part order.
+pub fn record_parts(encoded: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    encoded
+        .chunks(CONTENT_BYTES_MAX)
+        .enumerate()
+        .map(|(part, piece)| (u16::try_from(part).expect("a record has at most 7 parts"), piece))
+}
+
+/// Length of the whole record, read from its first part.
+pub fn record_length(first_part: &[u8]) -> Result<usize, DecodeError> {
+    let length = first_part.first_chunk::<4>().ok_or(DecodeError::WrongLength)?;
+    Ok(u32::from_be_bytes(*length) as usize)
+}
+
+/// The digest that the next record carries as its `previous`.
+pub fn record_digest(encoded: &[u8]) -> Digest {
+    Digest(*blake3::hash(encoded).as_bytes())
+}
+
+/// A record taken apart up to its logs.
+pub struct DecodedRecord<'a> {
+    /// Digest of the record before it.
+    pub previous: Digest,
+    /// The record.
+    pub record: RecordView<'a>,
+}
+
+/// Decodes a record that is stored at `offset`.
+pub fn decode_record(encoded: &[u8], offset: Offset) -> Result<DecodedRecord<'_>, DecodeError> {
+    if encoded.len() < RECORD_HEAD_BYTES || record_length(encoded)? != encoded.len() {
+        return Err(DecodeError::WrongLength);
+    }
+    let (head, body) = encoded.split_at(RECORD_HEAD_BYTES);
+    let (own_offset, previous) = head[5..].split_at(8);
+    let own_offset = Offset::new(u64::from_be_bytes(own_offset.try_into().expect("eight bytes")));
+    if own_offset != offset {
+        return Err(DecodeError::WrongOffset(own_offset));
+    }
+    let previous = Digest(previous.try_into().expect("thirty-two bytes"));
+    let record = match head[4] {
+        KIND_BLOCK => RecordView::Block(decode_block(body)?),
+        KIND_REVERT => RecordView::Revert(decode_revert(body)?),
+        kind => return Err(DecodeError::UnknownKind(kind)),
+    };
+    Ok(DecodedRecord { previous, record })
+}
+
+fn decode_block(body: &[u8]) -> Result<BlockView<'_>, DecodeError> {
+    let (block, read): (BlockBody<'_>, usize) =
+        bincode::borrow_decode_from_slice(body, config())
+            .map_err(|error| DecodeError::Layout(error.to_string()))?;
+    Ok(BlockView {
+        this: BlockRef { number: block.number, hash: B256::from(block.hash) },
+        parent: B256::from(block.parent),
+        timestamp: block.timestamp,
+        rlp: block.rlp,
+        logs: Logs { left: block.logs, bytes: &body[read..] },
+    })
+}
+
+fn decode_revert(body: &[u8]) -> Result<Revert, DecodeError> {
+    let (revert, read): (RevertBody, usize) = bincode::decode_from_slice(body, config())
+        .map_err(|error| DecodeError::Layout(error.to_string()))?;
+    if read != body.len() {
+        return Err(DecodeError::WrongLength);
+    }
+    Ok(Revert {
+        ancestor: revert.ancestor.into(),
+        abandoned: revert.abandoned.into_iter().map(BlockRef::from).collect(),
+    })
+}
+
+/// A record read in place: nothing is copied until someone asks for it.
+#[derive(Clone, Debug)]
+pub enum RecordView<'a> {
+    /// The chain grew by a block.
+    Block(BlockView<'a>),
+    /// The chain took back blocks.
+    Revert(Revert),
+}
+
+impl RecordView<'_> {
+    /// An owned copy.
+    pub fn to_record(&self) -> Record {
+        match self {
+            RecordView::Block(block) => Record::Block(block.to_block()),
+            RecordView::Revert(revert) => Record::Revert(revert.clone()),
+        }
+    }
+}
+
+/// A block read in place.
+#[derive(Clone, Debug)]
+pub struct BlockView<'a> {
+    /// The block itself.
+    pub this: BlockRef,
+    /// Hash of the block before it.
+    pub parent: B256,
+    /// The block's own time, in seconds since 1970.
+    pub timestamp: u64,
+    /// The consensus header in RLP.
+    pub rlp: &'a [u8],
+    logs: Logs<'a>,
+}
+
+impl<'a> BlockView<'a> {
+    /// How many logs the block has.
+    pub fn log_count(&self) -> u32 {
+        self.logs.left
+    }
+
+    /// All logs, decoded one by one as they are asked for.
+    pub fn logs(&self) -> Logs<'a> {
+        self.logs.clone()
+    }
+
+    /// An owned copy.
+    pub fn to_block(&self) -> Block {
+        Block {
+            header: Header {
+                this: self.this,
+                parent: self.parent,
+                timestamp: self.timestamp,
+                rlp: self.rlp.to_vec().into(),
+            },
+            logs: self.logs().map(|log| log.to_log()).collect(),
+        }
+    }
+}
+
+/// The logs of a [`BlockView`].
+#[derive(Clone, Debug)]
+pub struct Logs<'a> {
+    left: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Logs<'a> {
+    type Item = LogView<'a>;
+
+    fn next(&mut self) -> Option<LogView<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let (log, read): (LogBody<'a>, usize) =
+            bincode::borrow_decode_from_slice(self.bytes, config())
+                .expect("the record's checksum held, so its logs are as they were written");
+        self.bytes = &self.bytes[read..];
+        Some(LogView {
+            address: Address::from(log.address),
+            topics: log.topics,
+            data: log.data,
+            index: log.index,
+            transaction_index: log.transaction_index,
+            transaction_hash: B256::from(log.transaction_hash),
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl ExactSizeIterator for Logs<'_> {}
+
+/// A log read in place.
+#[derive(Clone, Debug)]
+pub struct LogView<'a> {
+    /// The contract.
+    pub address: Address,
+    topics: &'a [u8],
+    /// The event's unindexed arguments.
+    pub data: &'a [u8],
+    /// Position among all logs of the block.
+    pub index: u32,
+    /// Position of the transaction in the block.
+    pub transaction_index: u32,
+    /// Hash of the transaction.
+    pub transaction_hash: B256,
+}
+
+impl<'a> LogView<'a> {
+    /// The topics, first to last.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = B256> + use<'a> {
+        self.topics.chunks_exact(32).map(B256::from_slice)
+    }
+
+    /// An owned copy.
+    pub fn to_log(&self) -> Log {
+        Log {
+            address: self.address,
+            topics: self.topics().collect(),
+            data: self.data.to_vec().into(),
+            index: self.index,
+            transaction_index: self.transaction_index,
+            transaction_hash: self.transaction_hash,
+        }
+    }
+}

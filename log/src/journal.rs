@@ -1,0 +1,585 @@
+//! The journal: every change of the chain, in the order we learned of it.
+//!
+//! ```text
+//! offset   0     1     2     3     4
+//!        [blk] [blk] [rev] [blk]
+//!                                  ^ tail: the first offset not yet written
+//! ```
+//!
+//! Records are appended and read, never edited. A reorg is not an edit: it appends one
+//! [`Revert`] that names the common ancestor, and then the blocks that replace the abandoned ones.
+//!
+//! The journal is cut into segments, each a tree of its own, because the engine cannot remove a
+//! range and its ageing compaction knows nothing of cursors (hazard F8): retention drops whole
+//! segments.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, RwLock},
+};
+
+use alloy_primitives::B256;
+use fjall::{Database, Iter, Keyspace, Readable, Slice, Snapshot};
+use tokio::sync::watch;
+
+use crate::{
+    checks::LoadedChain,
+    codec::{
+        self, DecodeError, DecodedRecord, RECORD_BYTES_MAX, RecordView, RevertRow, seal_row, unseal,
+    },
+    highwater::Mark,
+    store::{Core, StorageError, keyspace_options},
+    types::{Block, BlockRef, ChainName, Digest, Offset, Record, Revert},
+    writer::{Batch, SizeError},
+};
+
+/// Records per segment, the grain of retention.
+///
+/// About two days of a chain with twelve-second blocks, one hour of a chain with four blocks a
+/// second. A segment costs a few files and, while it is written, one memtable.
+const SEGMENT_RECORDS: u64 = 16_384;
+
+/// The end of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The first offset not yet written.
+    pub offset: Offset,
+    /// The newest block that is not abandoned, `None` while the journal is empty.
+    pub head: Option<BlockRef>,
+}
+
+/// Why records were not appended. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Someone appended in between.
+    #[error("the journal ends at {tail}, not at {expected}")]
+    NotTheTail {
+        /// Where the caller thought it ends.
+        expected: Offset,
+        /// Where it ends.
+        tail: Offset,
+    },
+    /// The record does not follow the one before it.
+    #[error("record {offset} does not link: {problem}")]
+    NotLinked {
+        /// The offset it would have had.
+        offset: Offset,
+        /// What is wrong.
+        problem: LinkProblem,
+    },
+    /// The records are too large for one append.
+    #[error("the records are too large for one append")]
+    Size(#[from] SizeError),
+    /// One record is too large by itself.
+    #[error("record {offset} has {bytes} bytes, at most {RECORD_BYTES_MAX} can be stored")]
+    RecordSize {
+        /// The offset it would have had.
+        offset: Offset,
+        /// Its encoded length.
+        bytes: usize,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// How a record contradicts the records before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkProblem {
+    /// A block that does not extend the head.
+    #[error("block {block} with parent {parent} does not extend {head}")]
+    Block {
+        /// The block.
+        block: BlockRef,
+        /// Its parent hash.
+        parent: B256,
+        /// The head it should extend.
+        head: BlockRef,
+    },
+    /// Logs that are not in strictly increasing order.
+    #[error("the logs of block {block} are not in order")]
+    LogOrder {
+        /// The block.
+        block: BlockRef,
+    },
+    /// A revert before any block.
+    #[error("a revert, but there is no block to take back")]
+    NothingToRevert,
+    /// A revert to a block that is not ours, or that abandons other blocks than those after it.
+    #[error("a revert to {ancestor} that does not name exactly the blocks after it")]
+    Revert {
+        /// The ancestor it names.
+        ancestor: BlockRef,
+    },
+}
+
+/// Why a record could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such record although later ones exist.
+    #[error("record {offset} is missing")]
+    Missing {
+        /// Its offset.
+        offset: Offset,
+    },
+    /// The record is damaged.
+    #[error("record {offset} is corrupt")]
+    Corrupt {
+        /// Its offset.
+        offset: Offset,
+        /// How.
+        source: DecodeError,
+    },
+    /// The record does not carry the digest of the one before it.
+    #[error("record {offset} does not follow the record before it")]
+    BrokenChain {
+        /// Its offset.
+        offset: Offset,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<fjall::Error> for ReadError {
+    fn from(error: fjall::Error) -> ReadError {
+        ReadError::Storage(error.into())
+    }
+}
+
+/// One chain's journal. A clone is another handle to the same journal.
+#[derive(Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    chain: ChainName,
+    number: u16,
+    chain_id: u64,
+    segments: RwLock<Segments>,
+    /// Offset of each abandoned block, and of the revert that abandoned it.
+    abandoned: RwLock<BTreeMap<Offset, Offset>>,
+    /// Digest of the last record; held while appending.
+    appender: Mutex<Digest>,
+    tail: watch::Sender<Tail>,
+}
+
+/// The segments that exist, by number.
+pub(crate) type Segments = Arc<BTreeMap<u64, Keyspace>>;
+
+impl Journal {
+    pub(crate) fn new(core: Arc<Core>, chain: LoadedChain) -> Journal {
+        let tail = Tail { offset: chain.tail, head: chain.head };
+        Journal {
+            inner: Arc::new(Inner {
+                core,
+                chain: chain.name,
+                number: chain.number,
+                chain_id: chain.chain_id,
+                segments: RwLock::new(chain.segments),
+                abandoned: RwLock::new(chain.abandoned),
+                appender: Mutex::new(chain.tail_digest),
+                tail: watch::Sender::new(tail),
+            }),
+        }
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        self.inner.number
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> &ChainName {
+        &self.inner.chain
+    }
+
+    /// The chain's `eth_chainId`.
+    pub fn chain_id(&self) -> u64 {
+        self.inner.chain_id
+    }
+
+    /// Where the journal ends. Everything before it is durable.
+    pub fn tail(&self) -> Tail {
+        *self.inner.tail.borrow()
+    }
+
+    /// Wakes its holder after each append.
+    pub fn watch(&self) -> watch::Receiver<Tail> {
+        self.inner.tail.subscribe()
+    }
+
+    /// Appends records at `expected`, which must be the tail.
+    ///
+    /// When this returns, the records survive a power cut. A block must extend the head by number
+    /// and parent hash, the first block of a journal may be any; a revert must name exactly the
+    /// blocks it abandons. Otherwise nothing is appended.
+    pub fn append(&self, expected: Offset, records: &[Record]) -> Result<Tail, AppendError> {
+        let inner = &*self.inner;
+        let mut digest = inner.appender.lock().expect("nothing panics while appending");
+        let tail = self.tail();
+        if tail.offset != expected {
+            return Err(AppendError::NotTheTail { expected, tail: tail.offset });
+        }
+        if records.is_empty() {
+            return Ok(tail);
+        }
+        let mut batch = Batch::default();
+        let mut linker = Linker { journal: self, head: tail.head, appended: BTreeMap::new() };
+        let mut abandoned = BTreeMap::new();
+        let mut next_digest = *digest;
+        let mut offset = expected;
+        for record in records {
+            let taken_back = linker.link(record, offset)?;
+            if !taken_back.is_empty() {
+                let key = codec::revert_key(inner.number, offset);
+                let offsets = taken_back.iter().map(|offset| offset.get()).collect();
+                let row = seal_row(&key, RevertRow { abandoned: offsets });
+                batch.put(&inner.core.keyspaces.meta, key, row)?;
+                abandoned.extend(taken_back.into_iter().map(|block| (block, offset)));
+            }
+            next_digest = self.put(&mut batch, record, offset, next_digest)?;
+            offset = offset.plus(1);
+        }
+        let tail = Tail { offset, head: linker.head };
+        let mark = Mark::Chain(inner.number, offset, next_digest);
+        inner.core.writer.commit(batch, Some(mark));
+        *digest = next_digest;
+        let mut all_abandoned = inner.abandoned.write().expect("nothing panics while extending");
+        all_abandoned.extend(abandoned);
+        drop(all_abandoned);
+        inner.tail.send_replace(tail);
+        Ok(tail)
+    }
+
+    fn put(
+        &self,
+        batch: &mut Batch,
+        record: &Record,
+        offset: Offset,
+        previous: Digest,
+    ) -> Result<Digest, AppendError> {
+        let encoded = codec::encode_record(record, offset, previous);
+        if encoded.len() > RECORD_BYTES_MAX {
+            return Err(AppendError::RecordSize { offset, bytes: encoded.len() });
+        }
+        let segment = self.segment(offset)?;
+        for (part, piece) in codec::record_parts(&encoded) {
+            let key = codec::record_key(offset, part);
+            batch.put(&segment, key, codec::seal(&key, piece))?;
+        }
+        if let Record::Block(block) = record {
+            let key = codec::block_key(self.inner.number, block.header.this);
+            let blocks = &self.inner.core.keyspaces.blocks;
+            batch.put(blocks, key, codec::encode_offset(&key, offset))?;
+        }
+        Ok(codec::record_digest(&encoded))
+    }
+
+    /// The segment an offset belongs to, created when this is its first record.
+    fn segment(&self, offset: Offset) -> Result<Keyspace, StorageError> {
+        let number = offset.get() / SEGMENT_RECORDS;
+        if let Some(segment) = self.segments().get(&number) {
+            return Ok(segment.clone());
+        }
+        let name = segment_name(self.inner.number, number);
+        let segment = self.inner.core.database.keyspace(&name, keyspace_options)?;
+        let mut segments = self.inner.segments.write().expect("nothing panics while extending");
+        Arc::make_mut(&mut segments).insert(number, segment.clone());
+        Ok(segment)
+    }
+
+    pub(crate) fn segments(&self) -> Segments {
+        self.inner.segments.read().expect("nothing panics while extending").clone()
+    }
+
+    /// The records of a range, as far as the journal goes.
+    pub fn read(&self, range: Range<Offset>) -> Records {
+        self.read_at(self.inner.core.snapshot(), range)
+    }
+
+    pub(crate) fn read_at(&self, snapshot: Snapshot, range: Range<Offset>) -> Records {
+        let end = range.end.min(self.tail().offset);
+        Records::new(self.segments(), snapshot, range.start..end)
+    }
+
+    /// The block at a height that is not abandoned, and its offset.
+    pub fn canonical(&self, number: u64) -> Result<Option<(Offset, BlockRef)>, StorageError> {
+        let blocks = &self.inner.core.keyspaces.blocks;
+        let snapshot = self.inner.core.snapshot();
+        let mut newest = None;
+        for entry in snapshot.prefix(blocks, codec::blocks_prefix(self.inner.number, number)) {
+            let (key, value) = entry.into_inner()?;
+            let damaged = || StorageError::damaged(format!("the index of block {number}"));
+            let offset = codec::decode_offset(&key, &value).map_err(damaged())?;
+            let hash = codec::parse_block_key(&key).map_err(damaged())?;
+            let is_newer = newest.is_none_or(|(newest, _)| offset > newest);
+            if is_newer && self.abandoned_by(offset).is_none() {
+                newest = Some((offset, BlockRef { number, hash }));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Where the journal last held this block, abandoned or not.
+    pub fn offset_of(&self, block: BlockRef) -> Result<Option<Offset>, StorageError> {
+        let key = codec::block_key(self.inner.number, block);
+        let value = self.inner.core.snapshot().get(&self.inner.core.keyspaces.blocks, key)?;
+        let offset = value.map(|value| codec::decode_offset(&key, &value)).transpose();
+        offset.map_err(StorageError::damaged(format!("the index of block {block}")))
+    }
+
+    /// The offset of the revert that abandoned the block at `offset`, if one did.
+    pub fn abandoned_by(&self, offset: Offset) -> Option<Offset> {
+        let abandoned = self.inner.abandoned.read().expect("nothing panics while extending");
+        abandoned.get(&offset).copied()
+    }
+}
+
+/// Follows the chain through the records of one append.
+struct Linker<'j> {
+    journal: &'j Journal,
+    head: Option<BlockRef>,
+    /// Canonical blocks of this append, which the block index does not hold yet.
+    appended: BTreeMap<u64, (Offset, BlockRef)>,
+}
+
+impl Linker<'_> {
+    /// Moves the head over a record, and says which blocks the record abandons.
+    fn link(&mut self, record: &Record, offset: Offset) -> Result<Vec<Offset>, AppendError> {
+        let not_linked = |problem| AppendError::NotLinked { offset, problem };
+        match record {
+            Record::Block(block) => {
+                check_block(block, self.head).map_err(not_linked)?;
+                let this = block.header.this;
+                self.head = Some(this);
+                self.appended.insert(this.number, (offset, this));
+                Ok(Vec::new())
+            }
+            Record::Revert(revert) => {
+                let head = self.head.ok_or(not_linked(LinkProblem::NothingToRevert))?;
+                let abandoned = self
+                    .abandoned(revert, head)?
+                    .ok_or_else(|| not_linked(LinkProblem::Revert { ancestor: revert.ancestor }))?;
+                self.appended.split_off(&(revert.ancestor.number + 1));
+                self.head = Some(revert.ancestor);
+                Ok(abandoned)
+            }
+        }
+    }
+
+    /// Offsets of the blocks after the ancestor, or `None` when the revert names other blocks.
+    fn abandoned(
+        &self,
+        revert: &Revert,
+        head: BlockRef,
+    ) -> Result<Option<Vec<Offset>>, StorageError> {
+        let ancestor = self.canonical(revert.ancestor.number)?;
+        let heights = revert.ancestor.number + 1..head.number + 1;
+        let names_all = heights.clone().count() == revert.abandoned.len() && !heights.is_empty();
+        if ancestor.map(|(_, block)| block) != Some(revert.ancestor) || !names_all {
+            return Ok(None);
+        }
+        let mut offsets = Vec::with_capacity(revert.abandoned.len());
+        for (number, named) in heights.zip(&revert.abandoned) {
+            match self.canonical(number)? {
+                Some((offset, ours)) if ours == *named => offsets.push(offset),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(offsets))
+    }
+
+    fn canonical(&self, number: u64) -> Result<Option<(Offset, BlockRef)>, StorageError> {
+        match self.appended.get(&number) {
+            Some(found) => Ok(Some(*found)),
+            None => self.journal.canonical(number),
+        }
+    }
+}
+
+fn check_block(block: &Block, head: Option<BlockRef>) -> Result<(), LinkProblem> {
+    let header = &block.header;
+    if let Some(head) = head
+        && (header.parent != head.hash || header.this.number != head.number + 1)
+    {
+        return Err(LinkProblem::Block { block: header.this, parent: header.parent, head });
+    }
+    if !block.logs.is_sorted_by(|a, b| a.index < b.index) {
+        return Err(LinkProblem::LogOrder { block: header.this });
+    }
+    Ok(())
+}
+
+fn segment_prefix(chain: u16) -> String {
+    format!("journal-{chain:05}-")
+}
+
+fn segment_name(chain: u16, segment: u64) -> String {
+    format!("{}{segment:08}", segment_prefix(chain))
+}
+
+/// Opens the segments of a chain that exist.
+pub(crate) fn open_segments(database: &Database, chain: u16) -> Result<Segments, StorageError> {
+    let prefix = segment_prefix(chain);
+    let mut segments = BTreeMap::new();
+    for name in database.list_keyspace_names() {
+        let Some(number) = name.strip_prefix(&*prefix).and_then(|number| number.parse().ok())
+        else {
+            continue;
+        };
+        segments.insert(number, database.keyspace(&name, keyspace_options)?);
+    }
+    Ok(Arc::new(segments))
+}
+
+/// The offset after the last record. The newest segment is empty when the process ended between
+/// its creation and its first record.
+pub(crate) fn find_tail(segments: &Segments, snapshot: &Snapshot) -> Result<Offset, StorageError> {
+    for segment in segments.values().rev() {
+        if let Some(last) = snapshot.last_key_value(segment) {
+            let (offset, _) = codec::parse_record_key(&last.key()?)
+                .map_err(StorageError::damaged("the last key of a journal segment"))?;
+            return Ok(offset.plus(1));
+        }
+    }
+    Ok(Offset::START)
+}
+
+/// Records in offset order. After an error the next call goes on with the next record.
+pub struct Records {
+    segments: Segments,
+    snapshot: Snapshot,
+    next: Offset,
+    end: Offset,
+    open: Option<(u64, Iter)>,
+}
+
+impl Records {
+    pub(crate) fn new(segments: Segments, snapshot: Snapshot, range: Range<Offset>) -> Records {
+        Records { segments, snapshot, next: range.start, end: range.end, open: None }
+    }
+
+    fn read_next(&mut self) -> Result<StoredRecord, ReadError> {
+        let offset = self.next;
+        let first = self.part(offset, 0)?;
+        let corrupt = |source| ReadError::Corrupt { offset, source };
+        let piece = first.content();
+        let length = codec::record_length(piece).map_err(corrupt)?;
+        let bytes = if piece.len() >= length {
+            first
+        } else {
+            let mut joined = piece.to_vec();
+            let mut number = 1;
+            while joined.len() < length {
+                joined.extend_from_slice(self.part(offset, number)?.content());
+                number += 1;
+            }
+            RecordBytes::Joined(joined)
+        };
+        let record = StoredRecord { offset, bytes };
+        record.decode().map_err(corrupt)?;
+        Ok(record)
+    }
+
+    fn part(&mut self, offset: Offset, number: u16) -> Result<RecordBytes, ReadError> {
+        let missing = ReadError::Missing { offset };
+        let segment = offset.get() / SEGMENT_RECORDS;
+        if self.open.as_ref().is_none_or(|(open, _)| *open != segment) {
+            let Some(keyspace) = self.segments.get(&segment) else { return Err(missing) };
+            let range = self.snapshot.range(keyspace, codec::record_key(offset, number)..);
+            self.open = Some((segment, range));
+        }
+        let (_, range) = self.open.as_mut().expect("opened above");
+        let Some(entry) = range.next() else { return Err(missing) };
+        let (key, sealed) = entry.into_inner()?;
+        let corrupt = |source| ReadError::Corrupt { offset, source };
+        if codec::parse_record_key(&key).map_err(corrupt)? != (offset, number) {
+            return Err(missing);
+        }
+        unseal(&key, &sealed).map_err(corrupt)?;
+        Ok(RecordBytes::Sealed(sealed))
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Result<StoredRecord, ReadError>> {
+        if self.next >= self.end {
+            return None;
+        }
+        let record = self.read_next();
+        self.next = self.next.plus(1);
+        if record.is_err() {
+            // The iterator may stand on another record's key: find the place again.
+            self.open = None;
+        }
+        Some(record)
+    }
+}
+
+/// A record as stored: its checksum holds, and it is read in place.
+#[derive(Clone)]
+pub struct StoredRecord {
+    offset: Offset,
+    bytes: RecordBytes,
+}
+
+#[derive(Clone)]
+enum RecordBytes {
+    /// One value of the engine, still sealed.
+    Sealed(Slice),
+    /// The unsealed parts of a record that needed several.
+    Joined(Vec<u8>),
+}
+
+impl RecordBytes {
+    fn content(&self) -> &[u8] {
+        match self {
+            RecordBytes::Sealed(sealed) => codec::sealed_content(sealed),
+            RecordBytes::Joined(joined) => joined,
+        }
+    }
+}
+
+impl StoredRecord {
+    /// Where the record stands in its journal.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// The record, read in place.
+    pub fn record(&self) -> RecordView<'_> {
+        self.decode().expect("decoded once when it was read").record
+    }
+
+    /// Digest of the record before this one.
+    pub fn previous(&self) -> Digest {
+        self.decode().expect("decoded once when it was read").previous
+    }
+
+    /// Digest of this record, which the next one carries.
+    pub fn digest(&self) -> Digest {
+        codec::record_digest(self.bytes.content())
+    }
+
+    /// How many bytes the record has before compression.
+    pub fn encoded_bytes(&self) -> usize {
+        self.bytes.content().len()
+    }
+
+    /// The head of the chain after this record.
+    pub fn head(&self) -> BlockRef {
+        match self.record() {
+            RecordView::Block(block) => block.this,
+            RecordView::Revert(revert) => revert.ancestor,
+        }
+    }
+
+    fn decode(&self) -> Result<DecodedRecord<'_>, DecodeError> {
+        codec::decode_record(self.bytes.content(), self.offset)
+    }
+}

@@ -1,0 +1,774 @@
+//! A lane's cursor and the step that moves it.
+//!
+//! ```text
+//!            next                     end
+//!   … [blk] | [blk] [rev] [blk] [blk] |  …
+//!             └──────── step ────────┘
+//!     state, cursor, tape, undo, commit row: one batch
+//! ```
+//!
+//! A step may cover one record or thousands. However the journal is cut into steps, the lane ends
+//! with the same state, the same tape and the same digest:
+//!
+//! - the *lane digest* is chained over what canonical blocks wrote, and a revert takes it back to
+//!   where it stood before the first abandoned block. It therefore depends on the blocks that
+//!   count and on nothing else;
+//! - *undo* is kept per record, not per step, so that a revert may end in the middle of a step.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    ops::Range,
+    sync::Arc,
+};
+
+use fjall::Readable;
+
+use crate::{
+    codec::{
+        self, CONTENT_BYTES_MAX, CommitRow, CursorRow, TapeRow, UndoHead, UndoRow, seal, seal_row,
+        unseal_row,
+    },
+    highwater::Mark,
+    journal::{Journal, Records, Tail},
+    lane_snapshot::{Entry, LaneSnapshot},
+    store::{Core, LaneHold, StorageError},
+    types::{BlockRef, Digest, LaneId, Offset, Revert},
+    writer::{Batch, SizeError},
+};
+
+/// Longest key of a module.
+pub const STATE_KEY_BYTES_MAX: usize = 1024;
+
+/// Longest value of a module.
+pub const STATE_VALUE_BYTES_MAX: usize = CONTENT_BYTES_MAX;
+
+/// What one record may write: keys and values together, and [`ROW_OVERHEAD_BYTES`] for each.
+///
+/// With [`TAPE_BYTES_MAX`] and [`STEP_BYTES_ENOUGH`] this keeps every step within one batch.
+pub const WRITES_BYTES_MAX: usize = 3 << 20;
+
+/// What the answers to one record's reads may weigh.
+pub const TAPE_BYTES_MAX: usize = 2 << 20;
+
+/// A step with this much to write is committed before it takes another record.
+///
+/// Large enough to make the sync at its end cheap, small enough that one more record of the
+/// largest size still fits the batch.
+const STEP_BYTES_ENOUGH: usize = 2 << 20;
+
+/// Values a step may keep in memory, read and written together, before it is committed.
+const OVERLAY_BYTES_ENOUGH: usize = 16 << 20;
+
+/// Undo that piles up in a step is written ahead of it in pieces of this size: what a record
+/// replaces may be far larger than what it writes, and rows at or after the cursor mean nothing.
+const UNDO_BYTES_AHEAD: usize = 1 << 20;
+
+/// Where a lane stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The first record the lane has not passed.
+    pub next: Offset,
+    /// The newest block that counts before `next`.
+    pub block: Option<BlockRef>,
+    /// How many steps were committed.
+    pub commit: u64,
+    /// Which version of its derived state the lane uses.
+    pub generation: u32,
+    /// The lane digest.
+    pub digest: Digest,
+    /// Blocks from this height on can be taken back.
+    pub undo_from: u64,
+}
+
+impl Default for Cursor {
+    /// A fresh lane's cursor.
+    fn default() -> Cursor {
+        Cursor {
+            next: Offset::START,
+            block: None,
+            commit: 0,
+            generation: 0,
+            digest: Digest::ZERO,
+            undo_from: 0,
+        }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "commit {}, next {}, ", self.commit, self.next)?;
+        match self.block {
+            Some(block) => write!(f, "block {block}, ")?,
+            None => f.write_str("no block, ")?,
+        }
+        write!(f, "generation {}, digest {}", self.generation, self.digest)
+    }
+}
+
+impl From<&Cursor> for CursorRow {
+    fn from(cursor: &Cursor) -> CursorRow {
+        CursorRow {
+            next: cursor.next.get(),
+            block: cursor.block.map(Into::into),
+            commit: cursor.commit,
+            generation: cursor.generation,
+            digest: cursor.digest.0,
+            undo_from: cursor.undo_from,
+        }
+    }
+}
+
+impl From<CursorRow> for Cursor {
+    fn from(row: CursorRow) -> Cursor {
+        Cursor {
+            next: Offset::new(row.next),
+            block: row.block.map(Into::into),
+            commit: row.commit,
+            generation: row.generation,
+            digest: Digest(row.digest),
+            undo_from: row.undo_from,
+        }
+    }
+}
+
+/// What one step did. The rows of a lane are numbered from 1 and never overwritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Its number.
+    pub number: u64,
+    /// The records it passed.
+    pub records: Range<Offset>,
+    /// The newest block that counts at its end.
+    pub block: Option<BlockRef>,
+    /// Keys it set or removed.
+    pub writes: u64,
+    /// The lane digest at its end.
+    pub digest: Digest,
+    /// sha256 of the module that ran.
+    pub module: [u8; 32],
+    /// Fuel its records took.
+    pub fuel: u64,
+}
+
+impl Commit {
+    pub(crate) fn new(number: u64, row: CommitRow) -> Commit {
+        Commit {
+            number,
+            records: Offset::new(row.first)..Offset::new(row.end),
+            block: row.block.map(Into::into),
+            writes: row.writes,
+            digest: Digest(row.digest),
+            module: row.module,
+            fuel: row.fuel,
+        }
+    }
+}
+
+/// One answer of the outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapeEntry {
+    /// Position among the reads of its record.
+    pub call: u32,
+    /// Digest of the request.
+    pub request: Digest,
+    /// The answer, encoded by the host.
+    pub answer: Vec<u8>,
+}
+
+/// Keys and their new values; `None` removes.
+pub type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// What a module did with one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// State it changed.
+    pub writes: Writes,
+    /// Answers it was given.
+    pub tape: Vec<TapeEntry>,
+    /// Fuel it took.
+    pub fuel: u64,
+}
+
+/// Why a revert cannot be carried out on a lane.
+#[derive(Debug, thiserror::Error)]
+pub enum RevertError {
+    /// The values that the abandoned blocks replaced are no longer kept.
+    #[error(
+        "blocks after {ancestor} must be taken back, but undo is only kept from block {undo_from}"
+    )]
+    UndoGone {
+        /// The block to go back to.
+        ancestor: BlockRef,
+        /// The lowest block that can be taken back.
+        undo_from: u64,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a record's changes were not taken into the step.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// One key or value, or their sum, is too large.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// The engine failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// One module on one chain: the right to move its cursor.
+pub struct Lane {
+    core: Arc<Core>,
+    journal: Journal,
+    hold: LaneHold,
+    number: u32,
+    cursor: Cursor,
+    /// Records that can be taken back, oldest first. Their heights increase: taking a block back
+    /// removes it from the end.
+    undoable: VecDeque<StoredUndo>,
+}
+
+impl Lane {
+    pub(crate) fn open(
+        core: Arc<Core>,
+        journal: Journal,
+        hold: LaneHold,
+        number: u32,
+        cursor: Cursor,
+    ) -> Result<Lane, StorageError> {
+        let mut lane = Lane { core, journal, hold, number, cursor, undoable: VecDeque::new() };
+        lane.load_undo()?;
+        Ok(lane)
+    }
+
+    /// Finds the records that can be taken back, and removes undo that was written ahead of a step
+    /// which then did not commit.
+    fn load_undo(&mut self) -> Result<(), StorageError> {
+        let damaged = || StorageError::damaged("an undo row");
+        let snapshot = self.core.snapshot();
+        let undo = &self.core.keyspaces.undo;
+        let prefix = codec::state_prefix(self.number, self.cursor.generation);
+        let mut ahead = Batch::default();
+        for entry in snapshot.prefix(undo, prefix) {
+            let (key, sealed) = entry.into_inner()?;
+            let (offset, index) = codec::parse_undo_key(&key).map_err(damaged())?;
+            if offset >= self.cursor.next {
+                ahead.remove(undo, key.to_vec()).expect("at most one step's rows, keys only");
+            } else if index == 0 {
+                let head: UndoHead = unseal_row(&key, &sealed).map_err(damaged())?;
+                self.undoable.push_back(StoredUndo { offset, number: head.number, rows: 1 });
+            } else if let Some(undo) = self.undoable.back_mut() {
+                undo.rows += 1;
+            }
+        }
+        if ahead.bytes() > 0 {
+            self.core.writer.commit(ahead, None);
+        }
+        Ok(())
+    }
+
+    /// Which lane this is.
+    pub fn id(&self) -> &LaneId {
+        &self.hold.id
+    }
+
+    /// Where the lane stands.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The journal it follows.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Begins a step at the cursor.
+    pub fn begin(&mut self) -> Step<'_> {
+        // In this order: whatever the tail names is in the snapshot.
+        let tail = self.journal.tail();
+        let snapshot = self.core.snapshot();
+        let before = LaneSnapshot::new(
+            self.core.keyspaces.clone(),
+            snapshot,
+            self.number,
+            self.cursor.clone(),
+        );
+        Step {
+            cursor: self.cursor.clone(),
+            lane: self,
+            tail,
+            before,
+            overlay: BTreeMap::new(),
+            overlay_bytes: 0,
+            changed_bytes: 0,
+            undo: Vec::new(),
+            undo_bytes: 0,
+            undo_written: 0,
+            undone_ahead: Vec::new(),
+            undone: 0,
+            tape: Vec::new(),
+            fuel: 0,
+        }
+    }
+}
+
+/// One lane's passage over a range of records.
+///
+/// Dropping a step changes nothing. `commit` writes the changes (state, tape, undo) and the moved
+/// cursor in one batch, so none can reach the disk without the others.
+#[must_use = "a step changes nothing until it is committed"]
+pub struct Step<'l> {
+    lane: &'l mut Lane,
+    tail: Tail,
+    before: LaneSnapshot,
+    cursor: Cursor,
+    overlay: BTreeMap<Vec<u8>, Slot>,
+    overlay_bytes: usize,
+    changed_bytes: usize,
+    /// Undo of this step's own records, oldest first.
+    undo: Vec<Undo>,
+    undo_bytes: usize,
+    /// How many of them were already written ahead.
+    undo_written: usize,
+    /// Records of this step whose undo was written ahead and then used by a revert.
+    undone_ahead: Vec<StoredUndo>,
+    /// How many records of earlier steps this step takes back, newest first.
+    undone: usize,
+    tape: Vec<(Offset, TapeEntry)>,
+    fuel: u64,
+}
+
+/// A value in the step's memory.
+struct Slot {
+    value: Option<Vec<u8>>,
+    /// Whether the step changed it, or only read it.
+    changed: bool,
+}
+
+/// A record whose undo is stored.
+#[derive(Clone, Copy)]
+struct StoredUndo {
+    offset: Offset,
+    /// Height of its block.
+    number: u64,
+    /// How many rows it has, the head included.
+    rows: u32,
+}
+
+/// What takes a record back.
+struct Undo {
+    offset: Offset,
+    number: u64,
+    digest: Digest,
+    previous: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Undo {
+    fn stored(&self) -> StoredUndo {
+        let rows = u32::try_from(self.previous.len() + 1).expect("bounded by WRITES_BYTES_MAX");
+        StoredUndo { offset: self.offset, number: self.number, rows }
+    }
+}
+
+impl Step<'_> {
+    /// Where the step has come to.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The end of the journal when the step began.
+    pub fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    /// The records from the cursor to the tail.
+    pub fn records(&self) -> Records {
+        let snapshot = self.before.engine_snapshot().clone();
+        self.lane.journal.read_at(snapshot, self.cursor.next..self.tail.offset)
+    }
+
+    /// The offset of the revert that abandoned the block at `offset`, as far as this step's
+    /// journal goes.
+    pub fn abandoned_by(&self, offset: Offset) -> Option<Offset> {
+        self.lane.journal.abandoned_by(offset).filter(|revert| *revert < self.tail.offset)
+    }
+
+    /// Whether the step should be committed before it takes another record.
+    pub fn is_full(&self) -> bool {
+        self.changed_bytes >= STEP_BYTES_ENOUGH || self.overlay_bytes >= OVERLAY_BYTES_ENOUGH
+    }
+
+    /// The value under a key, with the step's own changes.
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        if let Some(slot) = self.overlay.get(key) {
+            return Ok(slot.value.clone());
+        }
+        let value = self.before.get(key)?;
+        self.overlay_bytes += row_bytes(key, value.as_ref());
+        self.overlay.insert(key.to_vec(), Slot { value: value.clone(), changed: false });
+        Ok(value)
+    }
+
+    /// At most `limit` entries whose keys start with `prefix` and come after `after`, in key
+    /// order, with the step's own changes.
+    pub fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let mut stored = self.before.entries(prefix, after).peekable();
+        let start = after.filter(|after| *after >= prefix).unwrap_or(prefix);
+        let mut ours = self
+            .overlay
+            .range(start.to_vec()..)
+            .filter(|(key, _)| after != Some(key))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .peekable();
+        let mut page = Vec::new();
+        while page.len() < limit {
+            let stored_key = match stored.peek() {
+                Some(Ok((key, _))) => Some(key),
+                Some(Err(_)) => return Err(stored.next().expect("peeked").expect_err("peeked")),
+                None => None,
+            };
+            let take_ours = match (stored_key, ours.peek()) {
+                (None, None) => break,
+                (Some(_), None) => false,
+                (None, Some(_)) => true,
+                (Some(stored), Some((ours, _))) => *ours <= stored,
+            };
+            if take_ours {
+                let (key, slot) = ours.next().expect("peeked");
+                stored.next_if(|entry| entry.as_ref().is_ok_and(|(stored, _)| stored == key));
+                page.extend(slot.value.clone().map(|value| (key.clone(), value)));
+            } else {
+                page.push(stored.next().expect("peeked")?);
+            }
+        }
+        Ok(page)
+    }
+
+    /// Takes what a module did with the block at the cursor into the step.
+    ///
+    /// After an error the step must be dropped.
+    pub fn apply(&mut self, block: BlockRef, applied: Applied) -> Result<(), ApplyError> {
+        check_sizes(&applied)?;
+        let offset = self.cursor.next;
+        assert!(offset < self.tail.offset, "a step passes only records that are in the journal");
+        if !applied.writes.is_empty() {
+            let digest = self.cursor.digest;
+            self.cursor.digest = chain_digest(digest, block, &applied.writes);
+            if self.must_be_undoable(offset, block.number) {
+                let undo = self.undo_of(offset, block.number, digest, &applied.writes)?;
+                self.push_undo(undo)?;
+            } else {
+                self.cursor.undo_from = block.number + 1;
+            }
+            for (key, value) in applied.writes {
+                self.write(key, value);
+            }
+        }
+        self.changed_bytes += applied.tape.iter().map(|entry| entry.answer.len()).sum::<usize>();
+        self.tape.extend(applied.tape.into_iter().map(|entry| (offset, entry)));
+        self.fuel += applied.fuel;
+        self.cursor.block = Some(block);
+        self.cursor.next = offset.plus(1);
+        Ok(())
+    }
+
+    /// Passes over blocks that the revert at `revert` abandons without having run them.
+    ///
+    /// This is for blocks whose reads no endpoint can answer any more. Nothing of theirs is in the
+    /// state, so nothing has to be taken back.
+    pub fn pass_abandoned(&mut self, revert: Offset) {
+        let mut offset = self.cursor.next;
+        while offset < revert {
+            assert!(
+                self.abandoned_by(offset).is_none_or(|by| by <= revert),
+                "a block that outlives the revert must be run"
+            );
+            offset = offset.plus(1);
+        }
+        self.cursor.next = revert;
+    }
+
+    /// Takes back what abandoned blocks did, and moves the cursor over the revert.
+    ///
+    /// After an error the step must be dropped.
+    pub fn revert(&mut self, revert: &Revert) -> Result<(), RevertError> {
+        let ancestor = revert.ancestor;
+        let undo_from = self.cursor.undo_from;
+        if undo_from > ancestor.number + 1 {
+            return Err(RevertError::UndoGone { ancestor, undo_from });
+        }
+        while let Some(undo) = self.pop_undo(ancestor.number)? {
+            self.cursor.digest = undo.digest;
+            for (key, value) in undo.previous {
+                self.write(key, value);
+            }
+        }
+        if self.cursor.block.is_some_and(|block| block.number > ancestor.number) {
+            self.cursor.block = Some(ancestor);
+        }
+        self.cursor.next = self.cursor.next.plus(1);
+        Ok(())
+    }
+
+    /// Makes the step durable and moves the lane's cursor.
+    ///
+    /// When this returns, all of it survives a power cut. A step that passed no record is dropped.
+    /// The one error is a revert that restores more than fits one batch; nothing was written then.
+    pub fn commit(mut self, module: [u8; 32]) -> Result<Cursor, SizeError> {
+        if self.cursor.next == self.lane.cursor.next {
+            return Ok(self.lane.cursor.clone());
+        }
+        self.cursor.commit += 1;
+        let pruned = self.prunable_undo();
+        let batch = self.batch(module, pruned)?;
+        let mark = Mark::Lane(self.lane.number, self.cursor.commit);
+        self.lane.core.writer.commit(batch, Some(mark));
+        let undoable = &mut self.lane.undoable;
+        undoable.truncate(undoable.len() - self.undone);
+        undoable.extend(self.undo.iter().map(Undo::stored));
+        undoable.drain(..pruned);
+        self.lane.cursor = self.cursor.clone();
+        Ok(self.cursor)
+    }
+
+    fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let bytes = row_bytes(&key, value.as_ref());
+        self.overlay_bytes += bytes;
+        self.changed_bytes += bytes;
+        self.overlay.insert(key, Slot { value, changed: true });
+    }
+
+    /// Whether a reorg may still abandon the block, or one in the journal's future does.
+    fn must_be_undoable(&self, offset: Offset, number: u64) -> bool {
+        self.is_reachable_by_reorg(number) || self.abandoned_by(offset).is_some()
+    }
+
+    fn is_reachable_by_reorg(&self, number: u64) -> bool {
+        let depth_max = self.lane.core.options.reorg_depth_max;
+        self.tail.head.is_none_or(|head| number + depth_max > head.number)
+    }
+
+    fn undo_of(
+        &mut self,
+        offset: Offset,
+        number: u64,
+        digest: Digest,
+        writes: &Writes,
+    ) -> Result<Undo, StorageError> {
+        let mut previous = Vec::with_capacity(writes.len());
+        for key in writes.keys() {
+            previous.push((key.clone(), self.get(key)?));
+        }
+        Ok(Undo { offset, number, digest, previous })
+    }
+
+    fn push_undo(&mut self, undo: Undo) -> Result<(), SizeError> {
+        let rows = undo.previous.iter().map(|(key, value)| row_bytes(key, value.as_ref()));
+        self.undo_bytes += ROW_OVERHEAD_BYTES + rows.sum::<usize>();
+        self.undo.push(undo);
+        if self.undo_bytes >= UNDO_BYTES_AHEAD {
+            self.write_undo_ahead()?;
+        }
+        Ok(())
+    }
+
+    fn write_undo_ahead(&mut self) -> Result<(), SizeError> {
+        let mut batch = Batch::default();
+        for undo in &self.undo[self.undo_written..] {
+            for (key, row) in self.undo_rows(undo) {
+                batch.put(&self.lane.core.keyspaces.undo, key, row)?;
+                if batch.bytes() >= UNDO_BYTES_AHEAD {
+                    self.lane.core.writer.commit(std::mem::take(&mut batch), None);
+                }
+            }
+        }
+        self.lane.core.writer.commit(batch, None);
+        self.undo_written = self.undo.len();
+        self.undo_bytes = 0;
+        Ok(())
+    }
+
+    fn undo_rows<'u>(&self, undo: &'u Undo) -> impl Iterator<Item = ([u8; 20], Vec<u8>)> + use<'u> {
+        let (lane, generation) = (self.lane.number, self.cursor.generation);
+        let head = UndoHead { number: undo.number, digest: undo.digest.0 };
+        let head_key = codec::undo_key(lane, generation, undo.offset, 0);
+        let rows = (1u32..).zip(&undo.previous).map(move |(index, (key, previous))| {
+            let row = UndoRow { key: key.clone(), previous: previous.clone() };
+            let key = codec::undo_key(lane, generation, undo.offset, index);
+            (key, seal_row(&key, row))
+        });
+        std::iter::once((head_key, seal_row(&head_key, head))).chain(rows)
+    }
+
+    /// The newest undo above a height, taken off the pile.
+    fn pop_undo(&mut self, ancestor: u64) -> Result<Option<Undo>, StorageError> {
+        if let Some(undo) = self.undo.pop_if(|undo| undo.number > ancestor) {
+            if self.undo.len() < self.undo_written {
+                self.undo_written = self.undo.len();
+                self.undone_ahead.push(undo.stored());
+            }
+            return Ok(Some(undo));
+        }
+        let stored = self.lane.undoable.iter().rev().nth(self.undone).copied();
+        let Some(stored) = stored.filter(|undo| undo.number > ancestor) else { return Ok(None) };
+        self.undone += 1;
+        self.load_undo(stored).map(Some)
+    }
+
+    fn load_undo(&self, stored: StoredUndo) -> Result<Undo, StorageError> {
+        let StoredUndo { offset, number, .. } = stored;
+        let damaged = || StorageError::damaged(format!("the undo of record {offset}"));
+        let mut undo = Undo { offset, number, digest: Digest::ZERO, previous: Vec::new() };
+        let prefix = codec::undo_prefix(self.lane.number, self.cursor.generation, offset);
+        let snapshot = self.before.engine_snapshot();
+        for entry in snapshot.prefix(&self.lane.core.keyspaces.undo, prefix) {
+            let (key, sealed) = entry.into_inner()?;
+            let (_, index) = codec::parse_undo_key(&key).map_err(damaged())?;
+            if index == 0 {
+                let head: UndoHead = unseal_row(&key, &sealed).map_err(damaged())?;
+                undo.digest = Digest(head.digest);
+            } else {
+                let row: UndoRow = unseal_row(&key, &sealed).map_err(damaged())?;
+                undo.previous.push((row.key, row.previous));
+            }
+        }
+        Ok(undo)
+    }
+
+    /// How many of the lane's oldest undo records no reorg can ask for any more.
+    fn prunable_undo(&mut self) -> usize {
+        let kept = self.lane.undoable.len() - self.undone;
+        let mut rows = 0;
+        let prunable = self
+            .lane
+            .undoable
+            .iter()
+            .take(kept)
+            .take_while(|undo| {
+                rows += undo.rows as usize;
+                let is_ahead = |revert| revert >= self.cursor.next;
+                rows <= PRUNED_ROWS_MAX
+                    && !self.is_reachable_by_reorg(undo.number)
+                    && !self.abandoned_by(undo.offset).is_some_and(is_ahead)
+            })
+            .count();
+        if let Some(last) = prunable.checked_sub(1) {
+            let pruned_from = self.lane.undoable[last].number + 1;
+            self.cursor.undo_from = self.cursor.undo_from.max(pruned_from);
+        }
+        prunable
+    }
+
+    fn batch(&self, module: [u8; 32], pruned: usize) -> Result<Batch, SizeError> {
+        let keyspaces = &self.lane.core.keyspaces;
+        let (lane, generation) = (self.lane.number, self.cursor.generation);
+        let mut batch = Batch::default();
+        let mut writes = 0;
+        for (key, slot) in self.overlay.iter().filter(|(_, slot)| slot.changed) {
+            let key = codec::state_key(lane, generation, key);
+            match &slot.value {
+                Some(value) => {
+                    let sealed = seal(&key, value);
+                    batch.put(&keyspaces.state, key, sealed)?;
+                }
+                None => batch.remove(&keyspaces.state, key)?,
+            }
+            writes += 1;
+        }
+        let undoable = &self.lane.undoable;
+        let taken_back = undoable.range(undoable.len() - self.undone..);
+        let gone = undoable.range(..pruned).chain(taken_back).chain(&self.undone_ahead);
+        for undo in gone {
+            for index in 0..undo.rows {
+                let key = codec::undo_key(lane, generation, undo.offset, index);
+                batch.remove(&keyspaces.undo, key)?;
+            }
+        }
+        for undo in &self.undo[self.undo_written..] {
+            for (key, row) in self.undo_rows(undo) {
+                batch.put(&keyspaces.undo, key, row)?;
+            }
+        }
+        for (offset, entry) in &self.tape {
+            let key = codec::tape_key(lane, *offset, entry.call);
+            let row = TapeRow { request: entry.request.0, answer: entry.answer.clone() };
+            batch.put(&keyspaces.tape, key, seal_row(&key, row))?;
+        }
+        let key = codec::commit_key(lane, self.cursor.commit);
+        let row = CommitRow {
+            generation,
+            first: self.lane.cursor.next.get(),
+            end: self.cursor.next.get(),
+            block: self.cursor.block.map(Into::into),
+            writes,
+            digest: self.cursor.digest.0,
+            module,
+            fuel: self.fuel,
+        };
+        batch.put(&keyspaces.commits, key, seal_row(&key, row))?;
+        let key = codec::cursor_key(lane);
+        batch.put(&keyspaces.cursors, key, seal_row(&key, CursorRow::from(&self.cursor)))?;
+        Ok(batch)
+    }
+}
+
+/// What a row weighs besides the module's own key and value: lane, generation, seal, framing.
+const ROW_OVERHEAD_BYTES: usize = 64;
+
+/// Undo rows removed by one step. The rest waits for the next steps.
+const PRUNED_ROWS_MAX: usize = 16_384;
+
+fn row_bytes(key: &[u8], value: Option<&Vec<u8>>) -> usize {
+    key.len() + value.map_or(0, Vec::len) + ROW_OVERHEAD_BYTES
+}
+
+fn check_sizes(applied: &Applied) -> Result<(), SizeError> {
+    for (key, value) in &applied.writes {
+        if key.is_empty() || key.len() > STATE_KEY_BYTES_MAX {
+            return Err(SizeError::Key { bytes: key.len() });
+        }
+        if let Some(value) = value
+            && value.len() > STATE_VALUE_BYTES_MAX
+        {
+            return Err(SizeError::Value { bytes: value.len() });
+        }
+    }
+    let writes: usize =
+        applied.writes.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum();
+    let tape: usize = applied.tape.iter().map(|entry| entry.answer.len()).sum();
+    if writes > WRITES_BYTES_MAX || tape > TAPE_BYTES_MAX {
+        return Err(SizeError::Batch { bytes: writes + tape });
+    }
+    Ok(())
+}
+
+/// The lane digest after a block that wrote something.
+fn chain_digest(before: Digest, block: BlockRef, writes: &Writes) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&before.0);
+    hasher.update(&block.number.to_be_bytes());
+    hasher.update(block.hash.as_slice());
+    for (key, value) in writes {
+        hasher.update(&(key.len() as u64).to_be_bytes());
+        hasher.update(key);
+        match value {
+            Some(value) => {
+                hasher.update(&[1]);
+                hasher.update(&(value.len() as u64).to_be_bytes());
+                hasher.update(value);
+            }
+            None => {
+                hasher.update(&[0]);
+            }
+        }
+    }
+    Digest(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,122 @@
+//! What a lane has computed, as of one moment.
+
+use std::ops::Bound;
+
+use fjall::{Readable, Snapshot};
+
+use crate::{
+    codec::{self, CommitRow, TapeRow, unseal, unseal_row},
+    lane::{Commit, Cursor, TapeEntry},
+    store::{Keyspaces, StorageError},
+    types::{Digest, Offset},
+};
+
+/// One key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// A consistent view of one lane's rows. Steps that commit later do not show in it.
+pub struct LaneSnapshot {
+    keyspaces: Keyspaces,
+    snapshot: Snapshot,
+    number: u32,
+    cursor: Cursor,
+}
+
+impl LaneSnapshot {
+    pub(crate) fn new(
+        keyspaces: Keyspaces,
+        snapshot: Snapshot,
+        number: u32,
+        cursor: Cursor,
+    ) -> LaneSnapshot {
+        LaneSnapshot { keyspaces, snapshot, number, cursor }
+    }
+
+    pub(crate) fn engine_snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The cursor this state belongs to.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The value under a key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let key = codec::state_key(self.number, self.cursor.generation, key);
+        let Some(sealed) = self.snapshot.get(&self.keyspaces.state, &key)? else { return Ok(None) };
+        let value = unseal(&key, &sealed).map_err(StorageError::damaged("a value of a module"))?;
+        Ok(Some(value.to_vec()))
+    }
+
+    /// Entries whose keys start with `prefix` and come after `after`, in key order.
+    pub fn entries(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<Entry, StorageError>> + use<> {
+        let state_key = |key: &[u8]| codec::state_key(self.number, self.cursor.generation, key);
+        let prefix = state_key(prefix);
+        let start = match after.map(state_key) {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix.clone()),
+        };
+        self.snapshot
+            .range(&self.keyspaces.state, (start, Bound::<Vec<u8>>::Unbounded))
+            .map(|entry| {
+                let (key, sealed) = entry.into_inner()?;
+                let damaged = || StorageError::damaged("a value of a module");
+                let value = unseal(&key, &sealed).map_err(damaged())?.to_vec();
+                Ok((key.to_vec(), value))
+            })
+            .take_while(move |entry: &Result<Entry, StorageError>| {
+                entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
+            })
+            .map(|entry| {
+                let (key, value) = entry?;
+                let own = codec::parse_state_key(&key)
+                    .map_err(StorageError::damaged("a key of a module"))?
+                    .to_vec();
+                Ok((own, value))
+            })
+    }
+
+    /// Digest over all keys and values in key order: equal state, equal digest.
+    pub fn state_digest(&self) -> Result<Digest, StorageError> {
+        let mut hasher = blake3::Hasher::new();
+        for entry in self.entries(&[], None) {
+            let (key, value) = entry?;
+            for part in [&key, &value] {
+                hasher.update(&(part.len() as u64).to_be_bytes());
+                hasher.update(part);
+            }
+        }
+        Ok(Digest(*hasher.finalize().as_bytes()))
+    }
+
+    /// The answers of the outside that the record at `offset` was given, in call order.
+    pub fn tape(&self, offset: Offset) -> Result<Vec<TapeEntry>, StorageError> {
+        let prefix = codec::tape_prefix(self.number, offset);
+        self.snapshot
+            .prefix(&self.keyspaces.tape, prefix)
+            .map(|entry| {
+                let (key, sealed) = entry.into_inner()?;
+                let damaged = || StorageError::damaged("an answer on a tape");
+                let row: TapeRow = unseal_row(&key, &sealed).map_err(damaged())?;
+                let (_, call) = codec::parse_tape_key(&key).map_err(damaged())?;
+                Ok(TapeEntry { call, request: Digest(row.request), answer: row.answer })
+            })
+            .collect()
+    }
+
+    /// Every commit of the lane, oldest first.
+    pub fn commits(&self) -> impl Iterator<Item = Result<Commit, StorageError>> + use<> {
+        self.snapshot.prefix(&self.keyspaces.commits, self.number.to_be_bytes()).map(|entry| {
+            let (key, sealed) = entry.into_inner()?;
+            let damaged = || StorageError::damaged("a commit row");
+            let row: CommitRow = unseal_row(&key, &sealed).map_err(damaged())?;
+            let number = codec::parse_commit_key(&key).map_err(damaged())?;
+            Ok(Commit::new(number, row))
+        })
+    }
+}
