@@ -1,1 +1,47 @@
-//! Not written yet.
+//! Runs modules: sandbox, manifest, capabilities, limits, faults.
+//!
+//! ```text
+//!   module.toml ──▶ Manifest ─┐
+//!                             ├─▶ Module ──bind──▶ BoundModule     one per lane
+//!   component ─────▶ Engine ──┘                        │
+//!                                                      │ select: does this block concern it?
+//!        block, StateView, Reads ───────────────────▶ handle ───▶ Handled: writes, tape, lines, fuel
+//!                                                      └────────▶ Failure: the module's or the world's
+//! ```
+//!
+//! Nothing here reads a file, a socket or a clock on a module's behalf: a record, a view of the
+//! state and something that answers reads go in, changes come out. Every call runs in a fresh
+//! instance, so that a module is a function of what it is given and of nothing else.
+
+mod bindings;
+mod bound;
+mod capability;
+mod draws;
+mod engine;
+mod fault;
+mod imports;
+mod input;
+mod lent;
+pub mod limits;
+mod lines;
+mod manifest;
+mod module;
+mod overlay;
+mod reads;
+mod sha256;
+mod subscription;
+mod tape;
+
+pub use bound::{BindError, BoundModule, Handled};
+pub use capability::{Capability, UnknownCapability};
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use fault::{Failure, Fault, OutputTooLarge, World};
+pub use input::{BlockInput, Input, LogRef, Triggers};
+pub use lines::{LogLevel, LogLine};
+pub use manifest::{Limits, Manifest, ManifestError, OverrideError, Overrides};
+pub use module::{Inspection, LoadError, Module};
+pub use overlay::StateView;
+pub use reads::{ReadAnswer, ReadRequest, Reads};
+pub use sha256::{InvalidSha256, Sha256};
+pub use subscription::{LogFilter, Subscription};
+pub use tape::{TapeEntry, TapeError, TapeReads};

@@ -1,0 +1,296 @@
+//! A module on one chain: configured, and called once for every record that concerns it.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
+
+use alloy_primitives::B256;
+use shepherd_log::{ChainName, LaneId};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+
+use crate::{
+    bindings::{self, shepherd::module::types as wit},
+    draws::Draws,
+    fault::{Failure, Fault, OutputTooLarge, World},
+    imports::{Guest, RecordContext, address_words, words},
+    input::{BlockInput, Input, LogRef, Triggers},
+    lent::Lent,
+    limits::{FAULT_BYTES_MAX, HANDLES_MAX, HOSTCALL_BYTES_MAX},
+    lines::{LogLine, escape},
+    manifest::{OverrideError, Overrides},
+    module::Module,
+    overlay::StateView,
+    reads::Reads,
+    subscription::Subscription,
+    tape::TapeEntry,
+};
+
+/// What a module made of one record. Nothing of it is real until it is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handled {
+    /// State writes; `None` deletes the key.
+    pub writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Every read the module made, in order.
+    pub tape: Vec<TapeEntry>,
+    /// What it said.
+    pub log_lines: Vec<LogLine>,
+    /// How many lines were dropped because it said too much.
+    pub log_lines_dropped: u64,
+    /// Fuel it used, instantiating and configuring included.
+    pub fuel: u64,
+}
+
+/// A module that cannot run on a chain.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The overrides do not fit the manifest.
+    #[error(transparent)]
+    Overrides(#[from] OverrideError),
+    /// The module refused the configuration, or failed over it.
+    #[error("{module} cannot be configured for {chain}")]
+    Configure {
+        /// The lane's module.
+        module: shepherd_log::ModuleName,
+        /// The lane's chain.
+        chain: ChainName,
+        /// What went wrong.
+        source: Failure,
+    },
+}
+
+/// A module with its configuration and subscription on one chain. Cheap to clone.
+#[derive(Clone)]
+pub struct BoundModule(Arc<Bound>);
+
+struct Bound {
+    module: Module,
+    lane: LaneId,
+    subscription: Subscription,
+    config: String,
+}
+
+impl Module {
+    /// Resolves the manifest for a chain and lets the module check its configuration once.
+    pub fn bind(&self, chain: &ChainName, lane: &Overrides) -> Result<BoundModule, BindError> {
+        let (subscription, config) = self.manifest().for_chain(chain, lane)?;
+        let lane = LaneId { module: self.manifest().name().clone(), chain: chain.clone() };
+        let bound =
+            BoundModule(Arc::new(Bound { module: self.clone(), lane, subscription, config }));
+        bound.configure().map_err(|source| BindError::Configure {
+            module: self.manifest().name().clone(),
+            chain: chain.clone(),
+            source,
+        })?;
+        Ok(bound)
+    }
+}
+
+impl BoundModule {
+    /// The module.
+    pub fn module(&self) -> &Module {
+        &self.0.module
+    }
+
+    /// The lane it works for.
+    pub fn lane(&self) -> &LaneId {
+        &self.0.lane
+    }
+
+    /// Its configuration, as the JSON text it is given.
+    pub fn config(&self) -> &str {
+        &self.0.config
+    }
+
+    /// Which blocks and logs concern it.
+    pub fn subscription(&self) -> &Subscription {
+        &self.0.subscription
+    }
+
+    /// Handles one record in a fresh instance.
+    ///
+    /// A record either is handled as a whole or leaves nothing behind. The result is a function
+    /// of the component, the configuration, the input, the state and the answers to its reads.
+    pub fn handle(
+        &self,
+        input: &Input<'_>,
+        state: &mut dyn StateView,
+        reads: &mut dyn Reads,
+    ) -> Result<Handled, Failure> {
+        let Input::Block(block) = input;
+        let context = RecordContext {
+            // SAFETY: it moves into `call.store`, which is dropped before this function returns,
+            // also when it unwinds, and nothing takes it out of there.
+            lent: unsafe { Lent::new(state, reads) },
+            block: block.this,
+            timestamp: block.timestamp,
+            draws: Draws::new(&self.0.lane, &block.this.hash),
+        };
+        // Waits before the clock of the deadline starts.
+        let _slot = self.0.module.engine().slot();
+        let mut call = self.start()?;
+        call.configure(&self.0.config)?;
+        call.store.data_mut().record = Some(context);
+        call.handle(block)?;
+        Ok(call.finish())
+    }
+
+    fn configure(&self) -> Result<(), Failure> {
+        let _slot = self.0.module.engine().slot();
+        self.start()?.configure(&self.0.config)
+    }
+
+    /// A fresh instance under all limits.
+    fn start(&self) -> Result<Call, Failure> {
+        let module = &self.0.module;
+        let engine = module.engine();
+        let limits = module.manifest().limits();
+        let mut store = Store::new(engine.wasmtime(), Guest::new(limits, engine.deadline()));
+        store.limiter(|guest| &mut guest.guard);
+        store.set_fuel(limits.fuel).expect("fuel is switched on");
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        store.set_max_component_handles(HANDLES_MAX);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut caller| {
+            let guest = caller.data_mut();
+            // Reads move `started` forward, possibly past now.
+            if Instant::now().saturating_duration_since(guest.started) < guest.deadline {
+                return Ok(UpdateDeadline::Continue(1));
+            }
+            let deadline = guest.deadline;
+            Err(guest.stop(World::Deadline { deadline }))
+        });
+        match module.pre().instantiate(&mut store) {
+            Ok(instance) => Ok(Call { store, instance }),
+            // Our own limits, or a trap in a start function, are the module's.
+            Err(error) if error.is::<Trap>() || store.data().guard.failure.is_some() => {
+                Err(failure(&mut store, error))
+            }
+            Err(error) => Err(World::Instance(format!("{error:#}")).into()),
+        }
+    }
+}
+
+impl fmt::Debug for BoundModule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundModule")
+            .field("lane", &self.0.lane)
+            .field("sha256", &self.0.module.sha256())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One instance and its store. A trapped instance is never entered again: every failure ends
+/// the call, and the store with it.
+struct Call {
+    store: Store<Guest>,
+    instance: bindings::Module,
+}
+
+impl Call {
+    fn configure(&mut self, config: &str) -> Result<(), Failure> {
+        match self.instance.call_configure(&mut self.store, config) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => {
+                Err(Fault::RefusedConfiguration(escape(&reason, FAULT_BYTES_MAX)).into())
+            }
+            Err(error) => Err(failure(&mut self.store, error)),
+        }
+    }
+
+    fn handle(&mut self, block: &BlockInput<'_>) -> Result<(), Failure> {
+        let logs: Vec<wit::Log<'_>> = block.logs.iter().map(wit::Log::from).collect();
+        let input = wit::Input::Block(wit::BlockInput {
+            header: wit::BlockHeader {
+                number: block.this.number,
+                hash: words(&block.this.hash),
+                parent_hash: words(&block.parent),
+                timestamp: block.timestamp,
+            },
+            triggers: block.triggers.into(),
+            logs: &logs,
+        });
+        match self.instance.call_handle(&mut self.store, input) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => Err(Fault::Returned(escape(&reason, FAULT_BYTES_MAX)).into()),
+            Err(error) => Err(failure(&mut self.store, error)),
+        }
+    }
+
+    fn finish(self) -> Handled {
+        let left = self.store.get_fuel().expect("fuel is switched on");
+        let guest = self.store.into_data();
+        assert!(guest.guard.failure.is_none(), "a call we stopped cannot have finished");
+        Handled {
+            writes: guest.overlay.into_writes(),
+            tape: guest.tape,
+            log_lines: guest.lines.kept,
+            log_lines_dropped: guest.lines.dropped,
+            fuel: guest.guard.limits.fuel - left,
+        }
+    }
+}
+
+impl From<Triggers> for wit::Triggers {
+    fn from(triggers: Triggers) -> wit::Triggers {
+        let Triggers { logs, block, tick } = triggers;
+        let mut flags = wit::Triggers::empty();
+        for (set, flag) in [
+            (logs, wit::Triggers::LOGS),
+            (block, wit::Triggers::BLOCK),
+            (tick, wit::Triggers::TICK),
+        ] {
+            if set {
+                flags |= flag;
+            }
+        }
+        flags
+    }
+}
+
+impl<'a> From<&LogRef<'a>> for wit::Log<'a> {
+    fn from(log: &LogRef<'a>) -> wit::Log<'a> {
+        let topic = |position: usize| words(log.topics.get(position).unwrap_or(&B256::ZERO));
+        wit::Log {
+            address: address_words(&log.address),
+            topics: wit::Topics {
+                count: u8::try_from(log.topics.len()).expect("a log has at most four topics"),
+                first: topic(0),
+                second: topic(1),
+                third: topic(2),
+                fourth: topic(3),
+            },
+            data: log.data,
+            index: log.index,
+            transaction_index: log.transaction_index,
+            transaction_hash: words(&log.transaction_hash),
+        }
+    }
+}
+
+/// Whose failure it was that ended the call, and which.
+fn failure(store: &mut Store<Guest>, error: wasmtime::Error) -> Failure {
+    let guest = store.data_mut();
+    // When we stopped the guest ourselves, we know why, whatever the engine made of it.
+    if let Some(failure) = guest.guard.failure.take() {
+        return failure;
+    }
+    let limits = guest.guard.limits;
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Fault::OutOfFuel { limit: limits.fuel }.into(),
+        Some(Trap::StackOverflow) => Fault::StackOverflow.into(),
+        Some(trap) => {
+            let at = error
+                .downcast_ref::<WasmBacktrace>()
+                .and_then(|trace| trace.frames().first()?.func_name().map(ToOwned::to_owned));
+            let text = match at {
+                Some(function) => format!("{trap} in {function}"),
+                None => trap.to_string(),
+            };
+            Fault::Trap(escape(&text, FAULT_BYTES_MAX)).into()
+        }
+        // The engine has no type for this one. If its words change, the fault is still the
+        // module's, with a less precise name.
+        None if format!("{error:#}").contains("too much data is being copied") => {
+            Fault::from(OutputTooLarge::HostCall).into()
+        }
+        None => Fault::BrokenContract(escape(&format!("{error:#}"), FAULT_BYTES_MAX)).into(),
+    }
+}

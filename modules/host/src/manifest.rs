@@ -1,0 +1,485 @@
+//! `module.toml`: what a module is, what it may do, when it is called and with what.
+//!
+//! ```toml
+//! name = "token-ledger"
+//! component = "../../target/modules/token-ledger.wasm"   # relative to this file
+//! capabilities = ["state", "logging"]                    # state, chain, logging, clock, random
+//!
+//! [subscribe]
+//! block_every = 10        # every block whose number is a multiple of ten
+//! tick = "5m"             # the first block after every five minutes of block time
+//!
+//! [[subscribe.log]]
+//! name = "transfers"      # only needed to override its addresses
+//! addresses = ["0x…"]     # leave out for any contract
+//! topic0 = ["0x…"]        # topic0 to topic3: alternatives; leave out for any
+//!
+//! [limits]
+//! fuel = 1_000_000_000    # per record; default 1 000 000 000, at most 20 000 000 000
+//! memory_mib = 64         # default 64, at most 256
+//!
+//! [config]                # handed to the module as JSON
+//! threshold = "1000"
+//!
+//! [chain.sepolia]         # on this chain: values laid over [config], addresses replaced
+//! config = { threshold = "1" }
+//! addresses = { transfers = ["0x…"] }
+//! ```
+//!
+//! Keys that are not known are errors: a misspelt limit would otherwise be no limit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use alloy_primitives::{Address, B256};
+use serde::{Deserialize, Deserializer, de};
+use shepherd_log::{ChainName, ModuleName};
+use toml::Spanned;
+
+use crate::{
+    capability::Capability,
+    limits::{CONFIG_BYTES_MAX, FUEL_DEFAULT, FUEL_MAX, MEMORY_MIB_DEFAULT, MEMORY_MIB_MAX},
+    subscription::{LogFilter, Subscription},
+};
+
+/// A module's manifest, checked.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    name: ModuleName,
+    component: PathBuf,
+    capabilities: BTreeSet<Capability>,
+    limits: Limits,
+    filters: Vec<NamedFilter>,
+    block_every: Option<NonZeroU64>,
+    tick_seconds: Option<NonZeroU64>,
+    config: toml::Table,
+    chains: BTreeMap<ChainName, Overrides>,
+}
+
+/// How much a module may take for one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Fuel: about one instruction each.
+    pub fuel: u64,
+    /// Linear memory, in MiB.
+    pub memory_mib: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { fuel: FUEL_DEFAULT, memory_mib: MEMORY_MIB_DEFAULT }
+    }
+}
+
+/// What one chain, or one lane, has different from the manifest.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overrides {
+    /// Laid over `[config]`: tables are merged, everything else is replaced.
+    #[serde(default)]
+    pub config: toml::Table,
+    /// The addresses of a `[[subscribe.log]]`, by its name.
+    #[serde(default, deserialize_with = "named_addresses")]
+    pub addresses: BTreeMap<String, Vec<Address>>,
+}
+
+#[derive(Clone, Debug)]
+struct NamedFilter {
+    name: Option<String>,
+    filter: LogFilter,
+}
+
+/// A manifest that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.message)
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
+/// Overrides that do not fit the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// Addresses for a subscription that does not exist.
+    #[error(
+        "addresses are given for `{name}`, but no [[subscribe.log]] of {module} has that name \
+         (it has: {known})"
+    )]
+    NoSuchFilter {
+        /// The module.
+        module: ModuleName,
+        /// The name that was given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// An empty list of addresses.
+    #[error("the addresses for `{name}` are an empty list, which would match nothing")]
+    NoAddresses {
+        /// The subscription's name.
+        name: String,
+    },
+    /// A configuration value JSON cannot express.
+    #[error("the configuration value `{key}` is not a number that JSON knows")]
+    NotANumber {
+        /// Where it is.
+        key: String,
+    },
+    /// A configuration that is too large.
+    #[error("the configuration is {bytes} bytes of JSON; at most {CONFIG_BYTES_MAX}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+impl Manifest {
+    /// Reads a manifest. `file` is where `text` comes from: errors name it, and the component's
+    /// path is relative to it.
+    pub fn parse(text: &str, file: &Path) -> Result<Manifest, ManifestError> {
+        let error = |at: usize, message: String| ManifestError {
+            file: file.to_owned(),
+            line: text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1,
+            message,
+        };
+        let raw: Raw = toml::from_str(text).map_err(|source| {
+            error(source.span().map_or(0, |span| span.start), source.message().to_owned())
+        })?;
+
+        let subscribe_at = raw.subscribe.span().start;
+        let subscribe = raw.subscribe.into_inner();
+        let mut filters: Vec<NamedFilter> = Vec::new();
+        for log in subscribe.log {
+            let at = log.span().start;
+            let log = log.into_inner();
+            if log.name.is_some() && filters.iter().any(|other| other.name == log.name) {
+                let name = log.name.unwrap_or_default();
+                return Err(error(at, format!("two [[subscribe.log]] are named `{name}`")));
+            }
+            filters.push(NamedFilter { name: log.name.clone(), filter: log.filter() });
+        }
+        if filters.is_empty() && subscribe.block_every.is_none() && subscribe.tick.is_none() {
+            let message = "nothing is subscribed, so the module would never be called: add a \
+                           [[subscribe.log]], `block_every` or `tick`";
+            return Err(error(subscribe_at, message.to_owned()));
+        }
+
+        let directory = file.parent().unwrap_or(Path::new(""));
+        let manifest = Manifest {
+            name: raw.name,
+            component: directory.join(raw.component),
+            capabilities: raw.capabilities.into_iter().map(|Checked(granted)| granted).collect(),
+            limits: raw.limits.into(),
+            filters,
+            block_every: subscribe.block_every,
+            tick_seconds: subscribe.tick,
+            config: raw.config,
+            chains: BTreeMap::new(),
+        };
+        let mut chains = BTreeMap::new();
+        for (chain, overrides) in raw.chain {
+            let at = overrides.span().start;
+            let overrides = overrides.into_inner();
+            let chain: ChainName =
+                chain.parse().map_err(|invalid| error(at, format!("{invalid}")))?;
+            manifest.resolve(&[&overrides]).map_err(|invalid| error(at, invalid.to_string()))?;
+            chains.insert(chain, overrides);
+        }
+        manifest.resolve(&[]).map_err(|invalid| error(0, invalid.to_string()))?;
+        Ok(Manifest { chains, ..manifest })
+    }
+
+    /// The module's name.
+    pub fn name(&self) -> &ModuleName {
+        &self.name
+    }
+
+    /// The component's file.
+    pub fn component(&self) -> &Path {
+        &self.component
+    }
+
+    /// What the module may import.
+    pub fn capabilities(&self) -> &BTreeSet<Capability> {
+        &self.capabilities
+    }
+
+    /// How much it may take.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The subscription and the configuration, as JSON text, on one chain. The lane's own
+    /// overrides are laid over those the manifest has for the chain.
+    pub fn for_chain(
+        &self,
+        chain: &ChainName,
+        lane: &Overrides,
+    ) -> Result<(Subscription, String), OverrideError> {
+        match self.chains.get(chain) {
+            Some(of_chain) => self.resolve(&[of_chain, lane]),
+            None => self.resolve(&[lane]),
+        }
+    }
+
+    fn resolve(&self, layers: &[&Overrides]) -> Result<(Subscription, String), OverrideError> {
+        let mut filters = self.filters.clone();
+        let mut config = self.config.clone();
+        for layer in layers {
+            for (name, addresses) in &layer.addresses {
+                let found = filters.iter_mut().find(|filter| filter.name.as_ref() == Some(name));
+                let Some(found) = found else { return Err(self.no_such_filter(name)) };
+                if addresses.is_empty() {
+                    return Err(OverrideError::NoAddresses { name: name.clone() });
+                }
+                found.filter.addresses = sorted(addresses.clone());
+            }
+            lay_over(&mut config, &layer.config);
+        }
+        let subscription = Subscription {
+            logs: filters.into_iter().map(|named| named.filter).collect(),
+            block_every: self.block_every,
+            tick_seconds: self.tick_seconds,
+        };
+        let config = to_json("config", &toml::Value::Table(config))?.to_string();
+        if config.len() > CONFIG_BYTES_MAX {
+            return Err(OverrideError::TooLarge { bytes: config.len() });
+        }
+        Ok((subscription, config))
+    }
+
+    fn no_such_filter(&self, name: &str) -> OverrideError {
+        let known: Vec<&str> =
+            self.filters.iter().filter_map(|filter| filter.name.as_deref()).collect();
+        let known = if known.is_empty() { "no names".to_owned() } else { known.join(", ") };
+        OverrideError::NoSuchFilter { module: self.name.clone(), name: name.to_owned(), known }
+    }
+}
+
+/// Lays one table over another: tables are merged, everything else is replaced.
+fn lay_over(below: &mut toml::Table, above: &toml::Table) {
+    for (key, value) in above {
+        match (below.get_mut(key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => lay_over(below, above),
+            _ => {
+                below.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// The value as JSON; dates become text.
+fn to_json(path: &str, value: &toml::Value) -> Result<serde_json::Value, OverrideError> {
+    Ok(match value {
+        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number)
+            .ok_or_else(|| OverrideError::NotANumber { key: path.to_owned() })?
+            .into(),
+        toml::Value::Boolean(flag) => (*flag).into(),
+        toml::Value::Datetime(date) => date.to_string().into(),
+        toml::Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| to_json(&format!("{path}[{index}]"), item))
+            .collect::<Result<_, _>>()?,
+        toml::Value::Table(table) => serde_json::Value::Object(
+            table
+                .iter()
+                .map(|(key, item)| Ok((key.clone(), to_json(&format!("{path}.{key}"), item)?)))
+                .collect::<Result<_, _>>()?,
+        ),
+    })
+}
+
+fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(deserialize_with = "checked")]
+    name: ModuleName,
+    component: PathBuf,
+    capabilities: Vec<Checked<Capability>>,
+    subscribe: Spanned<RawSubscribe>,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    config: toml::Table,
+    #[serde(default)]
+    chain: BTreeMap<String, Spanned<Overrides>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSubscribe {
+    #[serde(default)]
+    log: Vec<Spanned<RawLog>>,
+    #[serde(default, deserialize_with = "block_every")]
+    block_every: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "tick_seconds")]
+    tick: Option<NonZeroU64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    name: Option<String>,
+    #[serde(default, deserialize_with = "alternatives")]
+    addresses: Vec<Address>,
+    #[serde(default, deserialize_with = "alternatives")]
+    topic0: Vec<B256>,
+    #[serde(default, deserialize_with = "alternatives")]
+    topic1: Vec<B256>,
+    #[serde(default, deserialize_with = "alternatives")]
+    topic2: Vec<B256>,
+    #[serde(default, deserialize_with = "alternatives")]
+    topic3: Vec<B256>,
+}
+
+impl RawLog {
+    fn filter(self) -> LogFilter {
+        LogFilter {
+            addresses: sorted(self.addresses),
+            topics: [self.topic0, self.topic1, self.topic2, self.topic3].map(sorted),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    #[serde(deserialize_with = "fuel")]
+    fuel: u64,
+    #[serde(deserialize_with = "memory_mib")]
+    memory_mib: u32,
+}
+
+impl Default for RawLimits {
+    fn default() -> RawLimits {
+        RawLimits { fuel: FUEL_DEFAULT, memory_mib: MEMORY_MIB_DEFAULT }
+    }
+}
+
+impl From<RawLimits> for Limits {
+    fn from(raw: RawLimits) -> Limits {
+        Limits { fuel: raw.fuel, memory_mib: raw.memory_mib }
+    }
+}
+
+/// A value whose text is checked while it is read, so that the error knows the line.
+struct Checked<T>(T);
+
+impl<'de, T> Deserialize<'de> for Checked<T>
+where
+    T: FromStr<Err: fmt::Display>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Checked<T>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Checked).map_err(de::Error::custom)
+    }
+}
+
+fn checked<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    Checked::deserialize(deserializer).map(|Checked(value)| value)
+}
+
+/// Hex of a fixed size, with the `0x` that people write.
+struct Hex<T>(T);
+
+impl<'de, T> Deserialize<'de> for Hex<T>
+where
+    T: FromStr + AsRef<[u8]> + Default,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Hex<T>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = T::default().as_ref().len();
+        let parsed = text.strip_prefix("0x").and_then(|digits| digits.parse().ok());
+        parsed.map(Hex).ok_or_else(|| {
+            let digits = 2 * bytes;
+            de::Error::custom(format!("`{text}` is not 0x and {digits} hex digits"))
+        })
+    }
+}
+
+/// A list of alternatives. An empty one would match nothing, which nobody means.
+fn alternatives<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr + AsRef<[u8]> + Default,
+{
+    let list = Vec::<Hex<T>>::deserialize(deserializer)?;
+    if list.is_empty() {
+        return Err(de::Error::custom("an empty list matches nothing: leave the key out for any"));
+    }
+    Ok(list.into_iter().map(|Hex(value)| value).collect())
+}
+
+fn named_addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<Address>>, D::Error> {
+    let named = BTreeMap::<String, Vec<Hex<Address>>>::deserialize(deserializer)?;
+    let plain = |list: Vec<Hex<Address>>| list.into_iter().map(|Hex(address)| address).collect();
+    Ok(named.into_iter().map(|(name, list)| (name, plain(list))).collect())
+}
+
+fn block_every<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
+    let every = NonZeroU64::new(u64::deserialize(deserializer)?);
+    let zero = || de::Error::custom("`block_every` counts blocks: 1 is every block");
+    every.map(Some).ok_or_else(zero)
+}
+
+fn tick_seconds<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NonZeroU64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let tick = humantime::parse_duration(&text).ok().filter(|tick| tick.subsec_nanos() == 0);
+    let seconds = tick.and_then(|tick| NonZeroU64::new(tick.as_secs()));
+    let invalid = || {
+        de::Error::custom(format!(
+            "`{text}` is not a duration of whole seconds: write for example \"30s\" or \"1h 30m\""
+        ))
+    };
+    seconds.map(Some).ok_or_else(invalid)
+}
+
+fn fuel<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let fuel = u64::deserialize(deserializer)?;
+    if !(1..=FUEL_MAX).contains(&fuel) {
+        return Err(de::Error::custom(format!("`fuel` is 1 to {FUEL_MAX}")));
+    }
+    Ok(fuel)
+}
+
+fn memory_mib<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let mib = u32::deserialize(deserializer)?;
+    if !(1..=MEMORY_MIB_MAX).contains(&mib) {
+        return Err(de::Error::custom(format!("`memory_mib` is 1 to {MEMORY_MIB_MAX}")));
+    }
+    Ok(mib)
+}

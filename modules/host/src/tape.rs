@@ -1,0 +1,205 @@
+//! The tape: what every outside read of a record was answered.
+//!
+//! ```text
+//! answer   version u8 = 1, then for each answer: kind u8, length u32, bytes
+//!          kind 0 returned, 1 reverted, 2 balance (32 bytes), 3 code, 4 storage (32 bytes)
+//! digest   SHA-256 over: "shepherd read 1\0", block number u64, block hash, then for each request:
+//!          kind u8 (0 call, 1 balance, 2 code, 3 storage), address, then
+//!          for a call: length u32, data; for storage: slot
+//! ```
+//!
+//! Integers are big-endian. A replay that asks the same questions gets the same answers from
+//! here; one that asks something else is told where it left the tape.
+
+use alloy_primitives::{B256, Bytes, U256};
+use sha2::{Digest as _, Sha256};
+use shepherd_log::{BlockRef, Digest};
+
+use crate::{
+    fault::World,
+    reads::{ReadAnswer, ReadRequest, Reads},
+};
+
+const VERSION: u8 = 1;
+
+/// One read call of a record and what it was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapeEntry {
+    /// Which read call of the record, from 0.
+    pub call: u32,
+    /// Digest of the block and the requests.
+    pub request_digest: Digest,
+    /// The answers, encoded.
+    pub answer: Vec<u8>,
+}
+
+impl TapeEntry {
+    pub(crate) fn new(
+        call: u32,
+        block: BlockRef,
+        requests: &[ReadRequest],
+        answers: &[ReadAnswer],
+    ) -> TapeEntry {
+        TapeEntry {
+            call,
+            request_digest: request_digest(block, requests),
+            answer: encode_answers(answers),
+        }
+    }
+
+    /// The answers.
+    pub fn answers(&self) -> Result<Vec<ReadAnswer>, TapeError> {
+        decode_answers(&self.answer).ok_or(TapeError::Corrupt { call: self.call })
+    }
+}
+
+/// A tape that cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TapeError {
+    /// The module asks more often than when the tape was recorded.
+    #[error("read {call} of block {block} is not on the tape, which has {recorded}")]
+    Ended {
+        /// The read call, from 0.
+        call: u32,
+        /// The block being handled.
+        block: BlockRef,
+        /// How many reads were recorded.
+        recorded: usize,
+    },
+    /// The module asks something else, or at another block.
+    #[error("read {call} of block {block} is {asked}, the tape has {recorded}")]
+    OtherRequest {
+        /// The read call, from 0.
+        call: u32,
+        /// The block being handled.
+        block: BlockRef,
+        /// Digest of what is asked.
+        asked: Digest,
+        /// Digest of what was recorded.
+        recorded: Digest,
+    },
+    /// The recorded answers cannot be decoded.
+    #[error("read {call} on the tape cannot be decoded")]
+    Corrupt {
+        /// The read call, from 0.
+        call: u32,
+    },
+}
+
+/// Answers a record's reads from its tape, and from nothing else.
+#[derive(Clone, Debug)]
+pub struct TapeReads {
+    entries: Vec<TapeEntry>,
+    next: u32,
+}
+
+impl TapeReads {
+    /// A source for one handling of the record these entries belong to.
+    pub fn new(entries: Vec<TapeEntry>) -> TapeReads {
+        TapeReads { entries, next: 0 }
+    }
+
+    fn answer(
+        &mut self,
+        block: BlockRef,
+        requests: &[ReadRequest],
+    ) -> Result<Vec<ReadAnswer>, TapeError> {
+        let call = self.next;
+        let Some(entry) = self.entries.iter().find(|entry| entry.call == call) else {
+            return Err(TapeError::Ended { call, block, recorded: self.entries.len() });
+        };
+        let asked = request_digest(block, requests);
+        if asked != entry.request_digest {
+            let recorded = entry.request_digest;
+            return Err(TapeError::OtherRequest { call, block, asked, recorded });
+        }
+        let answers = entry.answers()?;
+        self.next += 1;
+        Ok(answers)
+    }
+}
+
+impl Reads for TapeReads {
+    fn read(
+        &mut self,
+        block: BlockRef,
+        requests: &[ReadRequest],
+    ) -> Result<Vec<ReadAnswer>, World> {
+        Ok(self.answer(block, requests)?)
+    }
+}
+
+fn request_digest(block: BlockRef, requests: &[ReadRequest]) -> Digest {
+    let mut hash = Sha256::new();
+    hash.update(b"shepherd read 1\0");
+    hash.update(block.number.to_be_bytes());
+    hash.update(block.hash);
+    for request in requests {
+        match request {
+            ReadRequest::Call { to, data } => {
+                hash.update([0]);
+                hash.update(to);
+                hash.update(length(data).to_be_bytes());
+                hash.update(data);
+            }
+            ReadRequest::Balance(address) => {
+                hash.update([1]);
+                hash.update(address);
+            }
+            ReadRequest::Code(address) => {
+                hash.update([2]);
+                hash.update(address);
+            }
+            ReadRequest::Storage { address, slot } => {
+                hash.update([3]);
+                hash.update(address);
+                hash.update(slot);
+            }
+        }
+    }
+    Digest(hash.finalize().into())
+}
+
+fn encode_answers(answers: &[ReadAnswer]) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    for answer in answers {
+        match answer {
+            ReadAnswer::Returned(data) => put(&mut bytes, 0, data),
+            ReadAnswer::Reverted(data) => put(&mut bytes, 1, data),
+            ReadAnswer::Balance(wei) => put(&mut bytes, 2, &wei.to_be_bytes::<32>()),
+            ReadAnswer::Code(code) => put(&mut bytes, 3, code),
+            ReadAnswer::Storage(value) => put(&mut bytes, 4, value.as_slice()),
+        }
+    }
+    bytes
+}
+
+fn put(bytes: &mut Vec<u8>, kind: u8, data: &[u8]) {
+    bytes.push(kind);
+    bytes.extend(length(data).to_be_bytes());
+    bytes.extend(data);
+}
+
+fn length(data: &[u8]) -> u32 {
+    u32::try_from(data.len()).expect("no endpoint answers, and no module asks, four gigabytes")
+}
+
+fn decode_answers(bytes: &[u8]) -> Option<Vec<ReadAnswer>> {
+    let [VERSION, rest @ ..] = bytes else { return None };
+    let mut rest = rest;
+    let mut answers = Vec::new();
+    while let [kind, a, b, c, d, tail @ ..] = rest {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let (data, tail) = tail.split_at_checked(length)?;
+        answers.push(match kind {
+            0 => ReadAnswer::Returned(Bytes::copy_from_slice(data)),
+            1 => ReadAnswer::Reverted(Bytes::copy_from_slice(data)),
+            2 => ReadAnswer::Balance(U256::from_be_bytes::<32>(data.try_into().ok()?)),
+            3 => ReadAnswer::Code(Bytes::copy_from_slice(data)),
+            4 => ReadAnswer::Storage(B256::try_from(data).ok()?),
+            _ => return None,
+        });
+        rest = tail;
+    }
+    rest.is_empty().then_some(answers)
+}
