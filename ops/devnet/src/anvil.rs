@@ -6,8 +6,7 @@
 //!                      └─drop─▶ gone, and the chain with it unless Options name a state file
 //! ```
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,7 +77,7 @@ pub struct Anvil {
     rpc: Rpc,
     accounts: Vec<Address>,
     options: Options,
-    state: State,
+    files: Files,
 }
 
 /// A node that was stopped and can be started again where it was.
@@ -86,23 +85,18 @@ pub struct Anvil {
 pub struct Stopped {
     port: u16,
     options: Options,
-    state: State,
+    files: Files,
 }
 
-/// Where a chain is kept while its node is not running.
+/// What a node writes.
 #[derive(Debug)]
-enum State {
-    Named(PathBuf),
-    Private(TempDir),
-}
-
-impl State {
-    fn file(&self) -> PathBuf {
-        match self {
-            State::Named(file) => file.clone(),
-            State::Private(folder) => folder.path().join("chain.json"),
-        }
-    }
+struct Files {
+    /// The chain, while the node is not running.
+    chain: PathBuf,
+    /// Goes with the node: states of past blocks, which anvil would else leave behind in the
+    /// home directory, a quarter of a megabyte for each block of a load test. And the chain,
+    /// when nobody named a place for it.
+    private: TempDir,
 }
 
 /// A point [`Anvil::revert`] goes back to.
@@ -121,14 +115,13 @@ pub struct BlockId {
 impl Anvil {
     /// Starts a node. When this returns, it answers.
     pub async fn start(options: Options) -> anyhow::Result<Anvil> {
-        let state = match &options.state {
-            Some(file) => State::Named(file.clone()),
-            None => State::Private(tempfile::tempdir()?),
-        };
-        Anvil::start_with(options, state).await
+        let private = tempfile::Builder::new().prefix("shepherd-devnet-").tempdir()?;
+        let unnamed = private.path().join("chain.json");
+        let chain = options.state.clone().unwrap_or(unnamed);
+        Anvil::start_with(options, Files { chain, private }).await
     }
 
-    async fn start_with(options: Options, state: State) -> anyhow::Result<Anvil> {
+    async fn start_with(options: Options, files: Files) -> anyhow::Result<Anvil> {
         let mut command = Command::new(find_anvil()?);
         command
             .args(["--host", "127.0.0.1", "--port", &options.port.unwrap_or(0).to_string()])
@@ -136,7 +129,8 @@ impl Anvil {
             .args(["--accounts", &options.accounts.to_string()])
             // Modules read at the block they handle, which may be from before the last stop.
             .arg("--preserve-historical-states")
-            .args([OsString::from("--state"), state.file().into()])
+            .args(["--state".as_ref(), files.chain.as_os_str()])
+            .args(["--cache-path".as_ref(), files.private.path().as_os_str()])
             // Blocks of a load test are larger than those of a real chain.
             .args(["--gas-limit", "1000000000000", "--no-request-size-limit"])
             .stdin(Stdio::null())
@@ -173,7 +167,7 @@ impl Anvil {
         rpc.call("anvil_setLoggingEnabled", json!([false])).await?;
         let accounts = rpc.call("eth_accounts", json!([])).await?;
         let accounts = serde_json::from_value(accounts).context("reading the accounts")?;
-        Ok(Anvil { process, port, rpc, accounts, options, state })
+        Ok(Anvil { process, port, rpc, accounts, options, files })
     }
 
     /// Stops the node and keeps its chain. When this returns, the process is gone and the
@@ -183,10 +177,10 @@ impl Anvil {
         let status = tokio::time::timeout(STOP_MAX, self.process.exited())
             .await
             .map_err(|_| anyhow!("anvil did not stop in {STOP_MAX:?}"))?;
-        let file = self.state.file();
+        let chain = self.files.chain.display();
         ensure!(status.success(), "anvil stopped with {status}");
-        ensure!(file.exists(), "anvil stopped without writing its chain to {}", file.display());
-        Ok(Stopped { port: self.port, options: self.options, state: self.state })
+        ensure!(self.files.chain.exists(), "anvil stopped without writing its chain to {chain}");
+        Ok(Stopped { port: self.port, options: self.options, files: self.files })
     }
 
     /// Lets the node hang: connections are accepted and nothing answers.
@@ -343,14 +337,37 @@ impl Anvil {
         Ok(logs.as_array().context("logs are a list")?.len() as u64)
     }
 
-    /// Sends transactions without waiting for a block; answers with their hashes.
+    /// Sends transactions without waiting for a block; answers with their hashes. Those of
+    /// one account take effect in the order given.
     pub async fn send(&self, transactions: &[Transaction]) -> anyhow::Result<Vec<B256>> {
-        let calls: Vec<(&str, Value)> = transactions
-            .iter()
-            .map(|transaction| ("eth_sendTransaction", json!([transaction.request()])))
-            .collect();
+        let mut nonces = self.nonces(transactions).await?;
+        let mut calls = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            let mut request = transaction.request();
+            if let Some(nonce) = nonces.get_mut(&transaction.from) {
+                request["nonce"] = json!(U256::from(*nonce));
+                *nonce += 1;
+            }
+            calls.push(("eth_sendTransaction", json!([request])));
+        }
         let hashes = self.rpc.batch(&calls).await?;
         Ok(serde_json::from_value(Value::Array(hashes))?)
+    }
+
+    /// The next nonce of each account that sends more than one of these. anvil works on the
+    /// requests of a batch at the same time, and left to itself gives one nonce to two.
+    async fn nonces(&self, transactions: &[Transaction]) -> anyhow::Result<BTreeMap<Address, u64>> {
+        let mut count = BTreeMap::new();
+        for transaction in transactions {
+            *count.entry(transaction.from).or_insert(0) += 1;
+        }
+        let mut nonces = BTreeMap::new();
+        for (account, _) in count.into_iter().filter(|(_, sent)| *sent > 1) {
+            let nonce: U256 =
+                self.ask("eth_getTransactionCount", json!([account, "pending"])).await?;
+            nonces.insert(account, nonce.to());
+        }
+        Ok(nonces)
     }
 
     /// The receipt of a transaction that a block holds.
@@ -384,7 +401,7 @@ impl Stopped {
     /// Starts the node again: same port, same options, the chain it had.
     pub async fn start(self) -> anyhow::Result<Anvil> {
         let options = Options { port: Some(self.port), ..self.options };
-        Anvil::start_with(options, self.state).await
+        Anvil::start_with(options, self.files).await
     }
 
     /// The port it had and will have.
