@@ -127,6 +127,7 @@ pub struct LoadedChain {
     pub tail: Offset,
     pub tail_digest: Digest,
     pub head: Option<BlockRef>,
+    pub highest: Option<u64>,
     /// Offset of each abandoned block and of the revert that abandoned it.
     pub abandoned: BTreeMap<Offset, Offset>,
     problem: Option<ReadError>,
@@ -143,6 +144,7 @@ impl LoadedChain {
             tail: Offset::START,
             tail_digest: Digest::ZERO,
             head: None,
+            highest: None,
             abandoned: BTreeMap::new(),
             problem: None,
         }
@@ -195,6 +197,7 @@ fn load_chain(
         let offset = codec::parse_revert_key(&key).map_err(damaged())?;
         chain.abandoned.extend(revert.abandoned.iter().map(|o| (Offset::new(*o), offset)));
     }
+    chain.highest = journal::find_highest(row.number, keyspaces, snapshot)?;
     chain.tail = journal::find_tail(&chain.segments, snapshot)?;
     let first = Offset::new(chain.tail.get().saturating_sub(TAIL_RECORDS_CHECKED));
     for record in Records::new(chain.segments.clone(), snapshot.clone(), first..chain.tail) {

@@ -157,6 +157,12 @@ pub fn block_key(chain: u16, block: BlockRef) -> [u8; 42] {
     join(blocks_prefix(chain, block.number), block.hash.0)
 }
 
+/// The height in a block key.
+pub fn parse_block_number(key: &[u8]) -> Result<u64, DecodeError> {
+    let number = key.get(2..).and_then(|rest| rest.first_chunk::<8>());
+    number.map(|number| u64::from_be_bytes(*number)).ok_or(DecodeError::WrongLength)
+}
+
 /// The hash at the end of a block key.
 pub fn parse_block_key(key: &[u8]) -> Result<B256, DecodeError> {
     let (_, hash) = key.split_last_chunk::<32>().ok_or(DecodeError::WrongLength)?;

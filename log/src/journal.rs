@@ -29,7 +29,7 @@ use crate::{
         self, DecodeError, DecodedRecord, RECORD_BYTES_MAX, RecordView, RevertRow, seal_row, unseal,
     },
     highwater::Mark,
-    store::{Core, StorageError, keyspace_options},
+    store::{Core, Keyspaces, StorageError, keyspace_options},
     types::{Block, BlockRef, ChainName, Digest, Offset, Record, Revert},
     writer::{Batch, SizeError},
 };
@@ -47,6 +47,18 @@ pub struct Tail {
     pub offset: Offset,
     /// The newest block that is not abandoned, `None` while the journal is empty.
     pub head: Option<BlockRef>,
+    /// The greatest height the journal has held, abandoned blocks included.
+    ///
+    /// Reorgs are measured from here and not from the head: two reorgs in a row, each within the
+    /// limit, could otherwise take back blocks that lanes no longer keep undo for.
+    pub highest: Option<u64>,
+}
+
+impl Tail {
+    /// The lowest height a revert may go back to when reorgs are at most `depth_max` deep.
+    pub fn reorg_floor(&self, depth_max: u64) -> u64 {
+        self.highest.map_or(0, |highest| highest.saturating_sub(depth_max))
+    }
 }
 
 /// Why records were not appended. Nothing was written.
@@ -66,7 +78,7 @@ pub enum AppendError {
         /// The offset it would have had.
         offset: Offset,
         /// What is wrong.
-        problem: LinkProblem,
+        problem: Box<LinkProblem>,
     },
     /// The records are too large for one append.
     #[error("the records are too large for one append")]
@@ -106,6 +118,14 @@ pub enum LinkProblem {
     /// A revert before any block.
     #[error("a revert, but there is no block to take back")]
     NothingToRevert,
+    /// A revert deeper than lanes keep undo for.
+    #[error("a revert to {ancestor}: no revert may go below block {floor}")]
+    TooDeep {
+        /// The ancestor it names.
+        ancestor: BlockRef,
+        /// The lowest allowed one.
+        floor: u64,
+    },
     /// A revert to a block that is not ours, or that abandons other blocks than those after it.
     #[error("a revert to {ancestor} that does not name exactly the blocks after it")]
     Revert {
@@ -172,7 +192,7 @@ pub(crate) type Segments = Arc<BTreeMap<u64, Keyspace>>;
 
 impl Journal {
     pub(crate) fn new(core: Arc<Core>, chain: LoadedChain) -> Journal {
-        let tail = Tail { offset: chain.tail, head: chain.head };
+        let tail = Tail { offset: chain.tail, head: chain.head, highest: chain.highest };
         Journal {
             inner: Arc::new(Inner {
                 core,
@@ -227,7 +247,7 @@ impl Journal {
             return Ok(tail);
         }
         let mut batch = Batch::default();
-        let mut linker = Linker { journal: self, head: tail.head, appended: BTreeMap::new() };
+        let mut linker = Linker { journal: self, tail, appended: BTreeMap::new() };
         let mut abandoned = BTreeMap::new();
         let mut next_digest = *digest;
         let mut offset = expected;
@@ -243,7 +263,7 @@ impl Journal {
             next_digest = self.put(&mut batch, record, offset, next_digest)?;
             offset = offset.plus(1);
         }
-        let tail = Tail { offset, head: linker.head };
+        let tail = Tail { offset, ..linker.tail };
         let mark = Mark::Chain(inner.number, offset, next_digest);
         inner.core.writer.commit(batch, Some(mark));
         *digest = next_digest;
@@ -341,7 +361,7 @@ impl Journal {
 /// Follows the chain through the records of one append.
 struct Linker<'j> {
     journal: &'j Journal,
-    head: Option<BlockRef>,
+    tail: Tail,
     /// Canonical blocks of this append, which the block index does not hold yet.
     appended: BTreeMap<u64, (Offset, BlockRef)>,
 }
@@ -349,22 +369,28 @@ struct Linker<'j> {
 impl Linker<'_> {
     /// Moves the head over a record, and says which blocks the record abandons.
     fn link(&mut self, record: &Record, offset: Offset) -> Result<Vec<Offset>, AppendError> {
-        let not_linked = |problem| AppendError::NotLinked { offset, problem };
+        let not_linked = |problem| AppendError::NotLinked { offset, problem: Box::new(problem) };
         match record {
             Record::Block(block) => {
-                check_block(block, self.head).map_err(not_linked)?;
+                check_block(block, self.tail.head).map_err(not_linked)?;
                 let this = block.header.this;
-                self.head = Some(this);
+                self.tail.head = Some(this);
+                self.tail.highest = self.tail.highest.max(Some(this.number));
                 self.appended.insert(this.number, (offset, this));
                 Ok(Vec::new())
             }
             Record::Revert(revert) => {
-                let head = self.head.ok_or(not_linked(LinkProblem::NothingToRevert))?;
+                let head = self.tail.head.ok_or(not_linked(LinkProblem::NothingToRevert))?;
+                let floor = self.tail.reorg_floor(self.journal.inner.core.options.reorg_depth_max);
+                let ancestor = revert.ancestor;
+                if ancestor.number < floor {
+                    return Err(not_linked(LinkProblem::TooDeep { ancestor, floor }));
+                }
                 let abandoned = self
                     .abandoned(revert, head)?
-                    .ok_or_else(|| not_linked(LinkProblem::Revert { ancestor: revert.ancestor }))?;
-                self.appended.split_off(&(revert.ancestor.number + 1));
-                self.head = Some(revert.ancestor);
+                    .ok_or_else(|| not_linked(LinkProblem::Revert { ancestor }))?;
+                self.appended.split_off(&(ancestor.number + 1));
+                self.tail.head = Some(ancestor);
                 Ok(abandoned)
             }
         }
@@ -419,6 +445,20 @@ fn segment_prefix(chain: u16) -> String {
 
 fn segment_name(chain: u16, segment: u64) -> String {
     format!("{}{segment:08}", segment_prefix(chain))
+}
+
+/// The greatest height in a chain's block index.
+pub(crate) fn find_highest(
+    chain: u16,
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+) -> Result<Option<u64>, StorageError> {
+    let Some(last) = snapshot.prefix(&keyspaces.blocks, chain.to_be_bytes()).next_back() else {
+        return Ok(None);
+    };
+    let number = codec::parse_block_number(&last.key()?)
+        .map_err(StorageError::damaged("the last key of the block index"))?;
+    Ok(Some(number))
 }
 
 /// Opens the segments of a chain that exist.

@@ -552,8 +552,7 @@ impl Step<'_> {
     }
 
     fn is_reachable_by_reorg(&self, number: u64) -> bool {
-        let depth_max = self.lane.core.options.reorg_depth_max;
-        self.tail.head.is_none_or(|head| number + depth_max > head.number)
+        number > self.tail.reorg_floor(self.lane.core.options.reorg_depth_max)
     }
 
     fn undo_of(

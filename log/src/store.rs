@@ -65,7 +65,7 @@ const ENGINE_WORKERS: usize = 2;
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The deepest reorg that lanes must be able to undo, in blocks.
+    /// The deepest reorg that journals take and lanes can undo, in blocks below the highest one.
     pub reorg_depth_max: u64,
     /// Called with one message when a write fails or hangs. It must end the process without
     /// running destructors: the engine's would write the failed buffer again (hazard F1).
