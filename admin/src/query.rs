@@ -1,0 +1,205 @@
+//! Pages of the store, as views.
+//!
+//! The server and, when no daemon runs, the CLI ask the same functions. They read and decode, so
+//! they block; every page has a bound, so they do not block for long.
+
+use std::collections::BTreeMap;
+
+use shepherd_log::{
+    ChainName, Cursor, Journal, LaneId, Offset, ReadError, RecordView as Record, StorageError,
+    Store, StoredRecord, Tail,
+};
+
+use crate::view::{
+    BlockRefView, CursorView, CursorsView, EntryView, JournalView, LaneStateView, RecordView,
+    StateView, VerifyProblemView, VerifyView, block_time, bytes,
+};
+
+/// Most records on a page of the journal: some 300 KB of JSON.
+pub const RECORDS_MAX: u64 = 1000;
+
+/// Most records that one request verifies: some seconds of work, well within its time limit.
+pub const VERIFY_RECORDS_MAX: u64 = 10_000;
+
+/// Most entries on a page of state.
+pub const ENTRIES_MAX: usize = 1000;
+
+/// A page of state with this many bytes of keys and values takes no further entry.
+///
+/// An entry may have a mebibyte, and is twice as long in hexadecimal.
+pub const ENTRIES_BYTES_ENOUGH: usize = 1 << 20;
+
+/// Checks what only the followers know about a record, such as header hashes and blooms.
+pub type RecordCheck = fn(&Record<'_>) -> Result<(), String>;
+
+/// Why a question about the store has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The store has no such chain.
+    #[error("no chain called {0} has a journal here")]
+    NoChain(ChainName),
+    /// The store has no such lane.
+    #[error("no lane {0} has a cursor here")]
+    NoLane(LaneId),
+    /// A record cannot be read.
+    #[error("the journal cannot be read")]
+    Read(#[from] ReadError),
+    /// The engine failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What is known of a running lane.
+#[derive(Clone, Debug)]
+pub struct LaneReport {
+    /// What it is doing.
+    pub state: StateView,
+    /// Failures of its module.
+    pub faults: u64,
+}
+
+/// The journal of a chain that the store knows.
+pub fn journal(store: &Store, chain: &ChainName) -> Result<Journal, QueryError> {
+    store.existing_journal(chain).ok_or_else(|| QueryError::NoChain(chain.clone()))
+}
+
+/// The cursor of every lane. A lane that nobody reports on is in the state `otherwise`.
+pub fn cursors(
+    store: &Store,
+    reports: &BTreeMap<LaneId, LaneReport>,
+    otherwise: &StateView,
+) -> Result<CursorsView, QueryError> {
+    let mut cursors = Vec::new();
+    for (lane, cursor) in store.cursors()? {
+        // Taken after the cursor, so that no cursor is ever seen ahead of its journal.
+        let journal = journal(store, &lane.chain)?;
+        let tail = journal.tail();
+        let report = reports.get(&lane);
+        cursors.push(CursorView {
+            lane: lane.to_string(),
+            module: lane.module.to_string(),
+            chain: lane.chain.to_string(),
+            state: report.map_or(otherwise, |report| &report.state).clone(),
+            next: cursor.next.to_string(),
+            tail: tail.offset.to_string(),
+            block: cursor.block.map(BlockRefView::from),
+            lag_records: tail.offset.get() - cursor.next.get(),
+            lag_blocks: lag_blocks(&journal, &cursor, tail)?,
+            commit: cursor.commit,
+            generation: cursor.generation,
+            digest: cursor.digest.to_string(),
+            faults: report.map_or(0, |report| report.faults),
+        });
+    }
+    cursors.sort_by(|a, b| a.lane.cmp(&b.lane));
+    Ok(CursorsView { cursors })
+}
+
+/// How many heights lie between what a lane applied and the journal's head.
+///
+/// A lane that has applied nothing is behind by all blocks since the journal's first.
+fn lag_blocks(journal: &Journal, cursor: &Cursor, tail: Tail) -> Result<u64, ReadError> {
+    let Some(head) = tail.head else { return Ok(0) };
+    if cursor.next == tail.offset {
+        return Ok(0);
+    }
+    if let Some(block) = cursor.block {
+        return Ok(head.number.saturating_sub(block.number));
+    }
+    let first = journal.read(Offset::START..Offset::START.plus(1)).next().transpose()?;
+    let first = first.map_or(head.number, |record| record.head().number);
+    Ok((head.number + 1).saturating_sub(first))
+}
+
+/// Records from `from` on, at most `limit` and [`RECORDS_MAX`].
+pub fn records(journal: &Journal, from: Offset, limit: u64) -> Result<JournalView, QueryError> {
+    let tail = journal.tail().offset;
+    let from = from.min(tail);
+    let end = from.plus(limit.min(RECORDS_MAX)).min(tail);
+    let records = journal
+        .read(from..end)
+        .map(|record| Ok(record_view(journal, &record?)))
+        .collect::<Result<Vec<_>, ReadError>>()?;
+    Ok(JournalView {
+        chain: journal.chain().to_string(),
+        next: end.to_string(),
+        tail: tail.to_string(),
+        records,
+    })
+}
+
+fn record_view(journal: &Journal, record: &StoredRecord) -> RecordView {
+    let offset = record.offset();
+    match record.record() {
+        Record::Block(block) => RecordView::Block {
+            offset: offset.to_string(),
+            block: block.this.into(),
+            parent: block.parent.to_string(),
+            time: block_time(block.timestamp),
+            logs: block.log_count(),
+            abandoned_by: journal.abandoned_by(offset).map(|offset| offset.to_string()),
+        },
+        Record::Revert(revert) => RecordView::Revert {
+            offset: offset.to_string(),
+            ancestor: revert.ancestor.into(),
+            abandoned: revert.abandoned.len() as u64,
+            abandoned_head: revert.abandoned.last().copied().map(BlockRefView::from),
+        },
+    }
+}
+
+/// Verifies records from `from` on, at most `limit` and [`VERIFY_RECORDS_MAX`].
+///
+/// The record before the page is read again, so that pages that join have no gap between them.
+pub fn verify(
+    journal: &Journal,
+    from: Offset,
+    limit: u64,
+    check: RecordCheck,
+) -> Result<VerifyView, QueryError> {
+    let tail = journal.tail().offset;
+    let from = from.min(tail);
+    let end = from.plus(limit.min(VERIFY_RECORDS_MAX)).min(tail);
+    let start = Offset::new(from.get().saturating_sub(1));
+    let whole = journal.verify(start..end, check)?;
+    let before = journal.verify(start..from, check)?;
+    let problems = whole.problems.iter().skip(before.problems.len());
+    Ok(VerifyView {
+        chain: journal.chain().to_string(),
+        from: from.to_string(),
+        next: end.to_string(),
+        tail: tail.to_string(),
+        blocks: whole.blocks - before.blocks,
+        reverts: whole.reverts - before.reverts,
+        logs: whole.logs - before.logs,
+        bytes: whole.bytes - before.bytes,
+        digest: whole.digest.to_string(),
+        problems: problems.map(VerifyProblemView::from).collect(),
+    })
+}
+
+/// Entries of a lane's state whose keys start with `prefix` and come after `after`.
+pub fn state(
+    store: &Store,
+    lane: &LaneId,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<LaneStateView, QueryError> {
+    let snapshot = store.lane_snapshot(lane)?.ok_or_else(|| QueryError::NoLane(lane.clone()))?;
+    let limit = limit.min(ENTRIES_MAX);
+    let mut entries = Vec::new();
+    let mut size = 0;
+    let mut more_after = None;
+    for entry in snapshot.entries(prefix, after) {
+        let (key, value) = entry?;
+        if entries.len() == limit || size >= ENTRIES_BYTES_ENOUGH {
+            more_after = entries.last().map(|entry: &EntryView| entry.key.clone());
+            break;
+        }
+        size += key.len() + value.len();
+        entries.push(EntryView { key: bytes(&key), value: bytes(&value) });
+    }
+    let next = snapshot.cursor().next.to_string();
+    Ok(LaneStateView { lane: lane.to_string(), next, entries, more_after })
+}

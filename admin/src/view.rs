@@ -1,0 +1,323 @@
+//! What the API answers, as JSON.
+//!
+//! An offset is a string: it is a place to hand back, not a quantity to do sums with, and no
+//! JSON reader may round it. Numbers of blocks and counts are JSON numbers, times are RFC 3339
+//! in UTC, bytes are `0x` and hexadecimal digits.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use shepherd_log::{BlockRef, Problem};
+
+/// `/health`: the process is alive.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct HealthView {
+    /// Always `alive`.
+    pub status: String,
+    /// The program's version.
+    pub version: String,
+    /// The process, by which the CLI knows that this is the daemon of its data directory.
+    pub pid: u32,
+}
+
+/// `/ready`: whether everything that is configured is at work.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ReadyView {
+    /// Whether `reasons` is empty.
+    pub ready: bool,
+    /// Why not, one for each chain or lane that is not at work.
+    pub reasons: Vec<NotReadyView>,
+}
+
+/// One reason for not being ready.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct NotReadyView {
+    /// `chain NAME` or `lane MODULE@CHAIN`.
+    pub what: String,
+    /// Its state.
+    pub state: String,
+    /// Why it is in that state.
+    pub reason: Option<String>,
+}
+
+/// `/v1/chains`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ChainsView {
+    /// The configured chains, by name.
+    pub chains: Vec<ChainView>,
+}
+
+/// One chain.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ChainView {
+    /// What the operator calls it.
+    pub name: String,
+    /// Its `eth_chainId`.
+    pub chain_id: u64,
+    /// What its follower is doing.
+    pub state: StateView,
+    /// The first offset not yet written.
+    pub tail: String,
+    /// The newest block in the journal.
+    pub head: Option<HeadView>,
+    /// The newest block that an endpoint announced.
+    pub node_head: Option<u64>,
+    /// Its endpoints, in the order they are tried.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// The newest block of a journal.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct HeadView {
+    /// The block.
+    #[serde(flatten)]
+    pub block: BlockRefView,
+    /// The block's own time.
+    pub time: String,
+    /// The same in seconds since 1970.
+    pub timestamp: u64,
+    /// How long ago that was.
+    pub age_seconds: u64,
+}
+
+/// A node that serves a chain. Its URL is scheme and host alone.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct EndpointView {
+    /// Scheme, host and port.
+    pub url: String,
+    /// Whether it is in use, and why not.
+    pub state: String,
+    /// The last thing that went wrong with it.
+    pub last_error: Option<String>,
+    /// Requests sent to it since the process started.
+    pub requests: u64,
+    /// How many of them failed.
+    pub failures: u64,
+}
+
+/// `/v1/cursors`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct CursorsView {
+    /// Every lane of the store, by name.
+    pub cursors: Vec<CursorView>,
+}
+
+/// One lane's cursor and what the lane is doing.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct CursorView {
+    /// The lane, as `MODULE@CHAIN`.
+    pub lane: String,
+    /// Its module.
+    pub module: String,
+    /// Its chain.
+    pub chain: String,
+    /// What it is doing.
+    pub state: StateView,
+    /// The first record it has not applied.
+    pub next: String,
+    /// The end of its journal.
+    pub tail: String,
+    /// The last block it applied.
+    pub block: Option<BlockRefView>,
+    /// Records between cursor and tail.
+    pub lag_records: u64,
+    /// Blocks between the cursor's and the journal's head.
+    pub lag_blocks: u64,
+    /// How many steps it has committed.
+    pub commit: u64,
+    /// How often its state was rebuilt.
+    pub generation: u32,
+    /// Chained over everything it has committed.
+    pub digest: String,
+    /// Failures of its module, since the process started.
+    pub faults: u64,
+}
+
+/// What a chain or a lane is doing, since when and why.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct StateView {
+    /// One word, such as `running` or `halted`.
+    pub name: String,
+    /// Why, when the word does not say it all.
+    pub reason: Option<String>,
+    /// Since when, when a daemon knows.
+    pub since: Option<String>,
+}
+
+/// A block's number and hash.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct BlockRefView {
+    /// Height in the chain.
+    pub number: u64,
+    /// Hash of the header.
+    pub hash: String,
+}
+
+/// `/v1/chains/{chain}/journal`: a page of records.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct JournalView {
+    /// The chain.
+    pub chain: String,
+    /// Where the next page starts.
+    pub next: String,
+    /// The end of the journal.
+    pub tail: String,
+    /// The records, in offset order.
+    pub records: Vec<RecordView>,
+}
+
+/// One record of a journal.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum RecordView {
+    /// The chain grew by a block.
+    Block {
+        /// Its position.
+        offset: String,
+        /// The block.
+        #[serde(flatten)]
+        block: BlockRefView,
+        /// Hash of the block before it.
+        parent: String,
+        /// The block's own time.
+        time: String,
+        /// How many logs it has.
+        logs: u32,
+        /// The record that abandoned it, when one did.
+        abandoned_by: Option<String>,
+    },
+    /// The chain took back blocks.
+    Revert {
+        /// Its position.
+        offset: String,
+        /// The last block that both branches share.
+        ancestor: BlockRefView,
+        /// How many blocks were abandoned.
+        abandoned: u64,
+        /// The newest of them.
+        abandoned_head: Option<BlockRefView>,
+    },
+}
+
+/// `/v1/chains/{chain}/journal/verify`: what was checked and what is wrong.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct VerifyView {
+    /// The chain.
+    pub chain: String,
+    /// The first record that was checked.
+    pub from: String,
+    /// The first that was not: where the next page starts.
+    pub next: String,
+    /// The end of the journal.
+    pub tail: String,
+    /// How many of the records are blocks.
+    pub blocks: u64,
+    /// How many are reverts.
+    pub reverts: u64,
+    /// Logs in all blocks, abandoned ones included.
+    pub logs: u64,
+    /// Size of the records before compression.
+    pub bytes: u64,
+    /// Digest of the last record, which stands for all before it.
+    pub digest: String,
+    /// What is wrong, in offset order.
+    pub problems: Vec<VerifyProblemView>,
+}
+
+/// One thing that is wrong with a journal.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct VerifyProblemView {
+    /// The record.
+    pub offset: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// `/v1/lanes/{lane}/state`: a page of what a module computed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LaneStateView {
+    /// The lane.
+    pub lane: String,
+    /// The cursor this is the state of: the records before it are in it, no others.
+    pub next: String,
+    /// The entries, in key order.
+    pub entries: Vec<EntryView>,
+    /// The key to hand back as `after` for the next page, when there is one.
+    pub more_after: Option<String>,
+}
+
+/// One entry of a lane's state.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct EntryView {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+}
+
+/// An error, as RFC 9457 `application/problem+json`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ProblemView {
+    /// Always `about:blank`: the status says what kind it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong this time, and what to do.
+    pub detail: String,
+}
+
+impl StateView {
+    /// A state with its reason.
+    pub fn new(name: &str, reason: Option<String>, since: Option<SystemTime>) -> StateView {
+        StateView { name: name.to_owned(), reason, since: since.map(time) }
+    }
+}
+
+impl From<BlockRef> for BlockRefView {
+    fn from(block: BlockRef) -> BlockRefView {
+        BlockRefView { number: block.number, hash: block.hash.to_string() }
+    }
+}
+
+impl From<&Problem> for VerifyProblemView {
+    fn from(problem: &Problem) -> VerifyProblemView {
+        VerifyProblemView { offset: problem.offset.to_string(), what: problem.what.clone() }
+    }
+}
+
+/// A time in RFC 3339, to the second.
+pub fn time(time: SystemTime) -> String {
+    // A clock outside of jiff's ten thousand years is wrong in any case.
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{time:.0}")
+}
+
+/// A block's time in RFC 3339.
+pub fn block_time(seconds: u64) -> String {
+    match i64::try_from(seconds).map(jiff::Timestamp::from_second) {
+        Ok(Ok(time)) => format!("{time:.0}"),
+        // A chain may claim any number as its time.
+        _ => format!("{seconds} s after 1970"),
+    }
+}
+
+/// Bytes as `0x` and hexadecimal digits.
+pub fn bytes(bytes: &[u8]) -> String {
+    format!("0x{}", hex::encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc_to_the_second() {
+        assert_eq!(block_time(1_700_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(block_time(u64::MAX), "18446744073709551615 s after 1970");
+        let millisecond = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1);
+        assert_eq!(time(millisecond), "1970-01-01T00:00:00Z");
+    }
+}
