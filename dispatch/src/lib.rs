@@ -1,1 +1,23 @@
-//! Not written yet.
+//! Lanes: each feeds one module from its cursor, one exactly-once step at a time.
+//!
+//! ```text
+//!                 ┌ lane token-ledger@sepolia    ─ advance ─ advance ─ wait for the tail ─ …
+//!   Dispatcher ───┼ lane balance-tracker@sepolia ─ advance ─ wait for an endpoint ─ …
+//!                 └ lane token-ledger@gnosis     ─ halted at record 17: the module trapped
+//! ```
+//!
+//! Lanes never wait for each other. [`Runner::advance`] is the one way a lane moves, live or
+//! replayed; the rest of this crate decides when to call it again.
+
+mod advance;
+mod dispatcher;
+mod metrics;
+mod reads;
+mod status;
+mod worker;
+
+pub use advance::{Advanced, ModuleFailure, RevertFailure, Runner, Stop};
+pub use dispatcher::{Config, DispatchError, Dispatcher, LaneSpec, LaneStatuses};
+pub use metrics::Metrics;
+pub use reads::LiveReads;
+pub use status::{LaneState, LaneStatus};

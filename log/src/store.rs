@@ -35,7 +35,7 @@ use crate::{
     checks::{self, Finding, LoadedChain},
     codec::{self, CHAIN_PREFIX, ChainRow, CursorRow, DecodeError, LANE_PREFIX, LaneRow, seal_row},
     highwater::{self, Highwater, Mark},
-    journal::Journal,
+    journal::{Journal, ReadError},
     lane::{Cursor, Lane},
     lane_snapshot::LaneSnapshot,
     metrics::Metrics,
@@ -135,6 +135,9 @@ pub enum StorageError {
     /// The engine reported an error.
     #[error("the storage engine failed: {0}")]
     Engine(#[from] fjall::Error),
+    /// A journal has a record that cannot be read.
+    #[error("the journal cannot be read")]
+    Journal(#[source] Box<ReadError>),
     /// A row does not decode.
     #[error("{what} is damaged")]
     Damaged {

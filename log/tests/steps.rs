@@ -231,12 +231,12 @@ fn oversized_changes_are_typed_errors_before_the_engine_sees_them() {
             .begin()
             .apply(block_ref(0, 0), Applied { writes, ..Applied::default() })
             .unwrap_err();
-        let expected = match (case, &refused) {
-            ("empty key" | "long key", ApplyError::Size(SizeError::Key { .. })) => true,
-            ("long value", ApplyError::Size(SizeError::Value { .. })) => true,
-            ("too many", ApplyError::Size(SizeError::Batch { .. })) => true,
-            _ => false,
-        };
+        let expected = matches!(
+            (case, &refused),
+            ("empty key" | "long key", ApplyError::Size(SizeError::Key { .. }))
+                | ("long value", ApplyError::Size(SizeError::Value { .. }))
+                | ("too many", ApplyError::Size(SizeError::Batch { .. }))
+        );
         assert!(expected, "{case}: {refused}");
     }
     let largest = Writes::from([(vec![1; 1024], Some(vec![1; 1 << 20]))]);

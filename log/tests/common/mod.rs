@@ -119,7 +119,7 @@ pub fn run_toy(step: &mut Step<'_>, this: BlockRef, logs: Vec<Log>) -> Applied {
         let count = before.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap())) + more;
         writes.insert(key, Some(count.to_be_bytes().to_vec()));
     }
-    if this.number % 3 != 0 {
+    if !this.number.is_multiple_of(3) {
         let seen = |number: u64| [b"seen/".as_slice(), &number.to_be_bytes()].concat();
         writes.insert(seen(this.number), Some(this.hash.to_vec()));
         if let Some(old) = this.number.checked_sub(3) {

@@ -1,0 +1,390 @@
+//! One exactly-once step of a lane, live or replayed.
+//!
+//! ```text
+//!   cursor ─▶ record ─▶ select ─▶ module ─▶ step ┐  as many records as fit
+//!               ▲                                │
+//!               └────────────────────────────────┘
+//!                                        commit: state, tape, undo, cursor in one batch
+//! ```
+//!
+//! Live lanes and replays call this same function. What differs is only who answers the reads.
+
+use shepherd_host::{
+    BlockInput, BoundModule, Failure, Fault, Input, LogLine, LogRef, Reads, StateView, World,
+};
+use shepherd_log::{
+    Applied, ApplyError, BlockView, Cursor, Journal, Lane, Offset, ReadError, RecordView,
+    RevertError, SizeError, Step, StorageError, StoredRecord, TapeEntry,
+};
+
+use alloy_primitives::B256;
+use shepherd_log::BlockRef;
+
+/// Guest lines a step may collect before it is committed. They are told once the step is durable,
+/// so that a line is about something that really happened.
+const LINES_BYTES_ENOUGH: usize = 1 << 20;
+
+/// A lane together with the module that runs on it.
+pub struct Runner {
+    lane: Lane,
+    journal: Journal,
+    module: BoundModule,
+    /// Time of the newest block that counts, once it was needed.
+    newest: Option<(BlockRef, u64)>,
+}
+
+/// What one step did.
+#[derive(Clone, Debug)]
+pub struct Advanced {
+    /// Where the lane stands now.
+    pub cursor: Cursor,
+    /// Records it passed.
+    pub records: u64,
+    /// Records its module was called for.
+    pub handled: u64,
+    /// Logs its module was given.
+    pub logs: u64,
+    /// Reverts among the records.
+    pub reverts: u64,
+    /// Fuel its module took.
+    pub fuel: u64,
+    /// What its module said, and at which record.
+    pub lines: Vec<(Offset, LogLine)>,
+    /// Lines that were over the limit.
+    pub lines_dropped: u64,
+}
+
+/// Why a lane did not advance. Its cursor is where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// The module fails at this record, and will again.
+    #[error("the module fails at record {offset}")]
+    Module {
+        /// The record.
+        offset: Offset,
+        /// The block it holds.
+        block: BlockRef,
+        /// How it fails.
+        source: ModuleFailure,
+    },
+    /// Something outside gave no answer. Trying again may help.
+    #[error("record {offset} has to wait")]
+    World {
+        /// The record.
+        offset: Offset,
+        /// What did not answer.
+        source: World,
+    },
+    /// A revert cannot be carried out on what the lane still keeps.
+    #[error("the revert at record {offset} cannot be carried out")]
+    Revert {
+        /// The record.
+        offset: Offset,
+        /// Why not.
+        source: RevertFailure,
+    },
+    /// What is stored cannot be trusted any more.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A failure that is the module's.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ModuleFailure {
+    /// The sandbox stopped it, or it returned an error.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// What it wrote is too large to commit.
+    #[error("what it wrote is too large to commit")]
+    Size(#[from] SizeError),
+}
+
+impl ModuleFailure {
+    /// A short word for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ModuleFailure::Fault(fault) => fault.kind(),
+            ModuleFailure::Size(_) => "output",
+        }
+    }
+}
+
+/// A revert that cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum RevertFailure {
+    /// What would have to be restored is no longer kept.
+    #[error(transparent)]
+    Undo(#[from] RevertError),
+    /// What would have to be restored does not fit one commit.
+    #[error("what it restores is too large to commit")]
+    Size(#[from] SizeError),
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Stop {
+        match error {
+            ReadError::Storage(error) => Stop::Storage(error),
+            error => Stop::Storage(StorageError::Journal(Box::new(error))),
+        }
+    }
+}
+
+impl Runner {
+    /// Puts a module on a lane.
+    pub fn new(lane: Lane, module: BoundModule) -> Runner {
+        Runner { journal: lane.journal().clone(), lane, module, newest: None }
+    }
+
+    /// The lane.
+    pub fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// The module.
+    pub fn module(&self) -> &BoundModule {
+        &self.module
+    }
+
+    /// Takes one step over at most `records_max` records and commits it.
+    ///
+    /// Returns `None` when there is no record to pass. A record that fails ends the step before
+    /// it; when it is the first, nothing is committed and the failure is returned. `interrupted`
+    /// is asked between records and ends the step early.
+    pub fn advance(
+        &mut self,
+        records_max: usize,
+        reads: &mut dyn Reads,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Advanced>, Stop> {
+        let Runner { lane, journal, module, newest } = self;
+        let mut advance = Advance {
+            step: lane.begin(),
+            journal,
+            module,
+            newest,
+            advanced: Advanced {
+                cursor: Cursor::default(),
+                records: 0,
+                handled: 0,
+                logs: 0,
+                reverts: 0,
+                fuel: 0,
+                lines: Vec::new(),
+                lines_dropped: 0,
+            },
+            lines_bytes: 0,
+        };
+        for stored in advance.step.records().take(records_max) {
+            let stored = stored?;
+            match advance.pass(&stored, reads) {
+                Ok(Passed::Record) => (),
+                Ok(Passed::Abandoned) => break,
+                Err(stop) if advance.advanced.records == 0 => return Err(stop),
+                Err(Stop::Storage(error)) => return Err(error.into()),
+                Err(_) => break,
+            }
+            if advance.is_full() || interrupted() {
+                break;
+            }
+        }
+        advance.commit()
+    }
+}
+
+/// A step under way.
+struct Advance<'r> {
+    step: Step<'r>,
+    journal: &'r Journal,
+    module: &'r BoundModule,
+    newest: &'r mut Option<(BlockRef, u64)>,
+    advanced: Advanced,
+    lines_bytes: usize,
+}
+
+enum Passed {
+    /// The record.
+    Record,
+    /// The record and those after it, up to the revert that abandons them.
+    Abandoned,
+}
+
+impl Advance<'_> {
+    fn is_full(&self) -> bool {
+        self.step.is_full() || self.lines_bytes >= LINES_BYTES_ENOUGH
+    }
+
+    fn pass(&mut self, stored: &StoredRecord, reads: &mut dyn Reads) -> Result<Passed, Stop> {
+        let offset = stored.offset();
+        match stored.record() {
+            RecordView::Block(block) => match self.pass_block(offset, &block, reads) {
+                // No endpoint has to answer for a block that left the chain before the lane
+                // came to it. What it would have done is taken back a few records on anyway.
+                Err(Stop::World { .. }) if self.step.abandoned_by(offset).is_some() => {
+                    let revert = self.step.abandoned_by(offset).expect("asked in the guard");
+                    self.step.pass_abandoned(revert);
+                    self.advanced.records += revert.get() - offset.get();
+                    return Ok(Passed::Abandoned);
+                }
+                passed => passed?,
+            },
+            RecordView::Revert(revert) => {
+                let failed = |source| Stop::Revert { offset, source };
+                match self.step.revert(&revert) {
+                    Ok(()) => (),
+                    Err(RevertError::Storage(error)) => return Err(error.into()),
+                    Err(error) => return Err(failed(error.into())),
+                }
+                self.advanced.reverts += 1;
+            }
+        }
+        self.advanced.records += 1;
+        Ok(Passed::Record)
+    }
+
+    fn pass_block(
+        &mut self,
+        offset: Offset,
+        block: &BlockView<'_>,
+        reads: &mut dyn Reads,
+    ) -> Result<(), Stop> {
+        let topics: Vec<Topics> = block.logs().map(|log| Topics::new(log.topics())).collect();
+        let logs = block.logs().zip(&topics).map(|(log, topics)| LogRef {
+            address: log.address,
+            topics: topics.as_slice(),
+            data: log.data,
+            index: log.index,
+            transaction_index: log.transaction_index,
+            transaction_hash: log.transaction_hash,
+        });
+        let previous_timestamp = self.previous_timestamp()?;
+        let subscription = self.module.subscription();
+        let selected = subscription.select(
+            block.this,
+            block.parent,
+            block.timestamp,
+            previous_timestamp,
+            logs,
+        );
+        let applied = match selected {
+            Some(input) => self.call(offset, input, reads)?,
+            None => Applied::default(),
+        };
+        match self.step.apply(block.this, applied) {
+            Ok(()) => (),
+            Err(ApplyError::Storage(error)) => return Err(error.into()),
+            Err(ApplyError::Size(error)) => {
+                return Err(Stop::Module { offset, block: block.this, source: error.into() });
+            }
+        }
+        *self.newest = Some((block.this, block.timestamp));
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        offset: Offset,
+        input: BlockInput<'_>,
+        reads: &mut dyn Reads,
+    ) -> Result<Applied, Stop> {
+        let block = input.this;
+        let logs = input.logs.len() as u64;
+        let mut state = StepState(&mut self.step);
+        let handled = match self.module.handle(&Input::Block(input), &mut state, reads) {
+            Ok(handled) => handled,
+            Err(Failure::World(source)) => return Err(Stop::World { offset, source }),
+            Err(Failure::Module(fault)) => {
+                return Err(Stop::Module { offset, block, source: fault.into() });
+            }
+        };
+        let advanced = &mut self.advanced;
+        advanced.handled += 1;
+        advanced.logs += logs;
+        advanced.fuel += handled.fuel;
+        advanced.lines_dropped += handled.log_lines_dropped;
+        self.lines_bytes += handled.log_lines.iter().map(|line| line.message.len()).sum::<usize>();
+        advanced.lines.extend(handled.log_lines.into_iter().map(|line| (offset, line)));
+        Ok(Applied {
+            writes: handled.writes,
+            tape: handled.tape.into_iter().map(to_stored).collect(),
+            fuel: handled.fuel,
+        })
+    }
+
+    /// The time of the block before this one, when the module's subscription depends on it.
+    fn previous_timestamp(&mut self) -> Result<Option<u64>, Stop> {
+        if self.module.subscription().tick_seconds.is_none() {
+            return Ok(None);
+        }
+        let Some(before) = self.step.cursor().block else { return Ok(None) };
+        if let Some((newest, timestamp)) = *self.newest
+            && newest == before
+        {
+            return Ok(Some(timestamp));
+        }
+        let at = self.journal.offset_of(before)?;
+        let at = at.expect("a cursor stands on a block of its journal");
+        let stored = self.journal.read(at..at.plus(1)).next();
+        match stored.expect("indexed records are in the journal")?.record() {
+            RecordView::Block(block) => Ok(Some(block.timestamp)),
+            RecordView::Revert(_) => unreachable!("the block index points at blocks"),
+        }
+    }
+
+    fn commit(self) -> Result<Option<Advanced>, Stop> {
+        let mut advanced = self.advanced;
+        if advanced.records == 0 {
+            return Ok(None);
+        }
+        let offset = self.step.cursor().next;
+        let sha256 = self.module.module().sha256().0;
+        // Only a revert can restore more than fits: what blocks write was checked one by one.
+        advanced.cursor = self
+            .step
+            .commit(sha256)
+            .map_err(|error| Stop::Revert { offset, source: error.into() })?;
+        Ok(Some(advanced))
+    }
+}
+
+/// Up to four topics, out of the record's bytes.
+struct Topics {
+    count: usize,
+    topics: [B256; 4],
+}
+
+impl Topics {
+    fn new(stored: impl Iterator<Item = B256>) -> Topics {
+        let mut topics = Topics { count: 0, topics: [B256::ZERO; 4] };
+        for topic in stored.take(4) {
+            topics.topics[topics.count] = topic;
+            topics.count += 1;
+        }
+        topics
+    }
+
+    fn as_slice(&self) -> &[B256] {
+        &self.topics[..self.count]
+    }
+}
+
+fn to_stored(entry: shepherd_host::TapeEntry) -> TapeEntry {
+    TapeEntry { call: entry.call, request: entry.request_digest, answer: entry.answer }
+}
+
+/// A step's state, as the host reads it.
+struct StepState<'a, 's>(&'a mut Step<'s>);
+
+impl StateView for StepState<'_, '_> {
+    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, World> {
+        self.0.get(key).map_err(World::state)
+    }
+
+    fn list(
+        &mut self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, World> {
+        self.0.list(prefix, after, limit).map_err(World::state)
+    }
+}
