@@ -1,1 +1,35 @@
-//! Not written yet.
+//! Talks JSON-RPC to the endpoints of one chain.
+//!
+//! ```text
+//!            ┌─ endpoint ── http ──▶ node
+//!   Pool ────┼─ endpoint ── http ──▶ provider      the first that is ready answers
+//!            └─ endpoint ── ws ────▶ node          also says when to look for a new head
+//! ```
+//!
+//! An endpoint is asked for its chain id and its genesis each time it is connected to, rests
+//! after a failure for longer and longer, and is named by scheme and host alone: the rest of
+//! its URL is a secret.
+
+mod endpoint;
+mod failure;
+mod heads;
+mod http;
+mod identity;
+mod metrics;
+mod pace;
+mod pool;
+mod read;
+mod redacted;
+mod wire;
+mod ws;
+
+pub use endpoint::{EndpointState, EndpointStatus};
+pub use failure::{Failure, PoolError};
+pub use heads::Heads;
+pub use identity::{ChainMismatch, Sighting};
+pub use metrics::Metrics;
+pub use pace::{Backoff, Throttle};
+pub use pool::{Batch, EndpointCheck, EndpointId, Options, Pool};
+pub use read::{ChainAnswer, ChainRequest, Meaning, ReadFailed, classify};
+pub use redacted::{InvalidEndpoint, Redacted};
+pub use wire::{Answer, Call, RpcError};

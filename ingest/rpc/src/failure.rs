@@ -1,0 +1,100 @@
+//! How asking can fail.
+//!
+//! None of these carries a library's error as its source: those print the URL they were given,
+//! and with it the operator's key. They are put into words, scrubbed, where they occur.
+
+use std::{fmt, time::Duration};
+
+use crate::{ChainMismatch, RpcError};
+
+/// Why one endpoint gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection, or it broke.
+    #[error("unreachable: {reason}")]
+    Unreachable {
+        /// What the connection said.
+        reason: String,
+    },
+    /// Nothing came for too long.
+    #[error("timed out: {reason}")]
+    TimedOut {
+        /// What was waited for.
+        reason: String,
+    },
+    /// We ask too often.
+    #[error("rate limited")]
+    RateLimited {
+        /// How long the endpoint wants to be left alone, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// An HTTP status that is no answer.
+    #[error("HTTP status {status}")]
+    Status {
+        /// The status.
+        status: u16,
+    },
+    /// The answer is larger than we are willing to hold.
+    #[error("answer larger than {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The answer is not what JSON-RPC allows.
+    #[error("malformed answer: {reason}")]
+    Malformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The endpoint does not answer what it must.
+    #[error("refused: {0}")]
+    Refused(RpcError),
+    /// The endpoint serves another chain.
+    #[error(transparent)]
+    WrongChain(ChainMismatch),
+    /// What it answered did not hold up, says whoever asked.
+    #[error("not trusted for now: {reason}")]
+    Distrusted {
+        /// The evidence.
+        reason: String,
+    },
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Failure {
+        Failure::Malformed { reason: error.to_string() }
+    }
+}
+
+/// Why no endpoint of a pool gave an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// Each endpoint failed, or rests after a failure.
+    #[error("no endpoint answers: {}", Failures(failures))]
+    NoAnswer {
+        /// Each endpoint, redacted, and its last failure.
+        failures: Vec<(String, Failure)>,
+        /// When the first of them is worth another attempt.
+        retry_in: Duration,
+    },
+    /// Every endpoint serves another chain, so waiting does not help.
+    #[error("{endpoint}: {source}")]
+    WrongChain {
+        /// One of them, redacted.
+        endpoint: String,
+        /// How it differs.
+        source: ChainMismatch,
+    },
+}
+
+struct Failures<'a>(&'a [(String, Failure)]);
+
+impl fmt::Display for Failures<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (endpoint, failure)) in self.0.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            write!(f, "{separator}{endpoint}: {failure}")?;
+        }
+        Ok(())
+    }
+}

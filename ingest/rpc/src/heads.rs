@@ -1,0 +1,103 @@
+//! Wake-ups: somebody says that there is a new head.
+//!
+//! A subscription loses items when it lags and while it reconnects, and its node may be behind
+//! the one we ask for data. So what it says is not used, only that it spoke; who waits for it
+//! also looks by itself from time to time.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::{
+    sync::{broadcast::error::RecvError, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    Backoff, Failure, Options, Redacted, Throttle,
+    identity::{self, Identity},
+    wire::Reply,
+    ws::Ws,
+};
+
+/// Wake-ups from all WebSocket endpoints of a chain. Dropping it ends the subscriptions.
+pub struct Heads {
+    announced: watch::Receiver<()>,
+    /// One per endpoint. They end with this set.
+    _subscriptions: JoinSet<()>,
+}
+
+impl Heads {
+    /// Returns when a new head was announced since the last time this returned; never, on a
+    /// chain without WebSocket endpoints.
+    pub async fn announced(&mut self) {
+        if self.announced.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+pub(crate) fn subscribe(
+    websockets: Vec<(String, Redacted)>,
+    identity: &Arc<Identity>,
+    options: &Options,
+) -> Heads {
+    let (announce, announced) = watch::channel(());
+    let mut subscriptions = JoinSet::new();
+    for (endpoint, url) in websockets {
+        let ws = Ws::new(url, options);
+        let backoff = Backoff::new(options.rest_min, options.rest_max);
+        let announce = announce.clone();
+        let identity = identity.clone();
+        subscriptions
+            .spawn(async move { listen(&endpoint, &ws, &identity, backoff, announce).await });
+    }
+    Heads { announced, _subscriptions: subscriptions }
+}
+
+/// Keeps one endpoint's subscription alive.
+async fn listen(
+    endpoint: &str,
+    ws: &Ws,
+    identity: &Identity,
+    mut backoff: Backoff,
+    announce: watch::Sender<()>,
+) {
+    let mut warnings = Throttle::new(std::time::Duration::from_secs(30));
+    loop {
+        let failure = match subscription(ws, identity).await {
+            Ok(mut heads) => {
+                tracing::debug!(endpoint, "subscribed to new heads");
+                // What happened before we listened is announced as one.
+                announce.send_replace(());
+                loop {
+                    match heads.recv().await {
+                        Ok(_) | Err(RecvError::Lagged(_)) => announce.send_replace(()),
+                        Err(RecvError::Closed) => break,
+                    };
+                    backoff.reset();
+                }
+                Failure::Unreachable { reason: "the subscription ended".to_owned() }
+            }
+            Err(failure) => failure,
+        };
+        ws.disconnect().await;
+        if let Some(unsaid) = warnings.admit(Instant::now()) {
+            tracing::warn!(endpoint, %failure, unsaid, "no new-head subscription; polling goes on");
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
+    }
+}
+
+/// Subscribes at an endpoint that serves our chain.
+async fn subscription(
+    ws: &Ws,
+    identity: &Identity,
+) -> Result<alloy::pubsub::RawSubscription, Failure> {
+    let questions = identity::questions();
+    let Reply::Answers(answers) = ws.send(&questions.iter().collect::<Vec<_>>()).await? else {
+        return Err(Failure::Malformed { reason: "no answers".to_owned() });
+    };
+    let answers: Vec<_> = answers.into_iter().flatten().collect();
+    let sighting = identity::sighting(&answers)?;
+    identity.accept(&sighting).map_err(Failure::WrongChain)?;
+    ws.subscribe().await
+}
