@@ -1,1 +1,32 @@
-//! Not written yet.
+//! Follows a chain: endpoints in, verified and linked records out.
+//!
+//! ```text
+//!   wake-up or poll ──▶ latest header ──▶ link ──┬─ Same ─────▶ nothing to do
+//!                                                ├─ Extends ──▶ fetch logs, verify, append
+//!                                                ├─ Ahead ────▶ fill the gap, several fetches at once
+//!                                                └─ Diverges ─▶ walk back to the common ancestor,
+//!                                                               append a revert and the new branch
+//! ```
+//!
+//! The journal's head decides what is fetched next; what endpoints announce is only a reason to
+//! look. Data that does not verify is asked for again and never journaled.
+
+mod check;
+mod config;
+mod fetch;
+mod follow;
+mod fork;
+mod link;
+mod metrics;
+mod status;
+mod verify;
+mod wire;
+
+pub use check::{ChainCheck, check_chain};
+pub use config::{Config, InvalidTrust, Trust};
+pub use fetch::FetchError;
+pub use follow::{FollowError, ReorgLimit, follow};
+pub use link::{Link, link};
+pub use metrics::Metrics;
+pub use status::{ChainState, ChainStatus};
+pub use verify::Mismatch;

@@ -1,0 +1,626 @@
+//! The loop around the decisions.
+//!
+//! One round asks for the newest block and does what [`link`] says. Everything it fetches is
+//! verified before it is appended, and appended in order, so the journal is right at every
+//! moment and a round can be given up anywhere: the next one starts from the journal's head.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::{FutureExt, Stream, StreamExt, stream};
+use shepherd_log::{
+    AppendError, Block, BlockRef, Header, Journal, Log, Offset, ReadError, Record, RecordView,
+    Revert, StorageError,
+};
+use shepherd_rpc::{Backoff, ChainMismatch, EndpointId, Heads, Pool, PoolError, Throttle};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    ChainState, ChainStatus, Config, FetchError, Link, Metrics,
+    fetch::{Asked, BadAnswer, Fetched, Fetcher, blocking, finished},
+    fork::{Walk, walk},
+    link,
+    metrics::ChainMetrics,
+    verify::{self, VerifiedHeader},
+};
+
+/// Why a chain is no longer followed. What the world does to us is not among them: that is
+/// waited out.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The chain left our branch further back than we may go.
+    #[error(
+        "the chain reorganised too deeply: our head is {head}, the node is at {node_head}, and \
+         its block {branch} is not ours; {limit}"
+    )]
+    ReorgTooDeep {
+        /// Our head.
+        head: BlockRef,
+        /// The block the node's branch was entered at.
+        node_head: BlockRef,
+        /// The deepest block of the node's branch that was looked at.
+        branch: BlockRef,
+        /// What forbids to go on.
+        limit: ReorgLimit,
+    },
+    /// Every endpoint serves another chain.
+    #[error("{endpoint} serves another chain")]
+    WrongChain {
+        /// One of them, redacted.
+        endpoint: String,
+        /// How it differs.
+        source: ChainMismatch,
+    },
+    /// The journal refused records.
+    #[error("the journal refused records")]
+    Append(#[from] AppendError),
+    /// The journal could not be read.
+    #[error("the journal could not be read")]
+    Read(#[from] ReadError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What forbids a reorg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReorgLimit {
+    /// It would abandon more blocks than configured.
+    #[error("at most {depth_max} blocks may be abandoned (reorg_depth_max)")]
+    Depth {
+        /// The configured limit.
+        depth_max: u64,
+    },
+    /// It goes back to before the first block of the journal.
+    #[error("the journal does not go further back")]
+    JournalStart,
+}
+
+/// Bytes of records per append. A batch of the store holds 8 MiB, and our count is an estimate.
+const APPEND_BYTES_MAX: usize = 4 << 20;
+
+/// JSON per fetch that the batch size aims at while filling a gap.
+///
+/// Large enough that round trips do not matter, and small enough that the fetches under way,
+/// their answers and the blocks decoded from them together stay in the tens of megabytes.
+const FETCH_BYTES_AIM: usize = 2 << 20;
+
+/// Blocks of the first fetch, while the size of the chain's blocks is unknown.
+const FIRST_FETCH_BLOCKS: usize = 8;
+
+/// A gap up to this many blocks is everyday: polls are further apart than blocks, or a wake-up
+/// came late. A larger one is called catching up.
+const EVERYDAY_GAP_BLOCKS: u64 = 16;
+
+/// Failures in a row after which an endpoint that lacks a block is held responsible. Before that
+/// it is more likely that the block was abandoned, or is only just spreading.
+const ABSENT_PATIENCE: u32 = 3;
+
+/// What keeps failing is spoken of this often.
+const WARNING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Follows one chain into its journal until `shutdown`.
+///
+/// Returns an error only when the chain must stop. Trouble with endpoints shows in `status`, and
+/// is retried for ever.
+pub async fn follow(
+    journal: Journal,
+    pool: Pool,
+    config: Config,
+    status: watch::Sender<ChainStatus>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), FollowError> {
+    let mut follower = Follower {
+        fetcher: Fetcher { pool, trust: config.trust },
+        metrics: metrics.of_chain(journal.chain().as_str()),
+        fetch_blocks: Arc::new(AtomicUsize::new(FIRST_FETCH_BLOCKS.min(config.batch_blocks_max))),
+        backoff: Backoff::new(config.retry_min, config.retry_max),
+        warnings: Throttle::new(WARNING_INTERVAL),
+        head: None,
+        journal,
+        config,
+        status,
+        shutdown,
+    };
+    let outcome = follower.run().await;
+    let reason = match &outcome {
+        Ok(()) => "shut down".to_owned(),
+        Err(error) => {
+            let error = in_words(error);
+            tracing::error!(chain = %follower.journal.chain(), error, "chain stopped");
+            error
+        }
+    };
+    follower.report(ChainState::Stopped { reason });
+    outcome
+}
+
+/// The newest block of the journal.
+#[derive(Clone, Copy)]
+struct Head {
+    this: BlockRef,
+    timestamp: u64,
+}
+
+struct Follower {
+    journal: Journal,
+    fetcher: Fetcher,
+    config: Config,
+    status: watch::Sender<ChainStatus>,
+    metrics: ChainMetrics,
+    shutdown: CancellationToken,
+    /// `None` until the first block is journaled.
+    head: Option<Head>,
+    /// Blocks in the next fetch of a gap.
+    fetch_blocks: Arc<AtomicUsize>,
+    backoff: Backoff,
+    warnings: Throttle,
+}
+
+/// How a round ended.
+enum Round {
+    /// The journal moved; there may be more.
+    Moved,
+    /// The journal is where the node is, or the node is behind it.
+    UpToDate,
+    /// The chain has not reached the first block we want.
+    BeforeStart,
+}
+
+/// Why a round was given up.
+enum Interrupted {
+    Shutdown,
+    /// To be tried again.
+    Fetch(FetchError),
+    /// Not to be tried again.
+    Fatal(FollowError),
+}
+
+impl From<FetchError> for Interrupted {
+    fn from(error: FetchError) -> Interrupted {
+        match error {
+            FetchError::Pool(PoolError::WrongChain { endpoint, source }) => {
+                Interrupted::Fatal(FollowError::WrongChain { endpoint, source })
+            }
+            error => Interrupted::Fetch(error),
+        }
+    }
+}
+
+impl From<FollowError> for Interrupted {
+    fn from(error: FollowError) -> Interrupted {
+        Interrupted::Fatal(error)
+    }
+}
+
+impl Follower {
+    async fn run(&mut self) -> Result<(), FollowError> {
+        self.resume().await?;
+        let mut heads = self.fetcher.pool.heads();
+        loop {
+            match self.round().await {
+                Ok(Round::Moved) => (),
+                Ok(Round::UpToDate) => {
+                    self.backoff.reset();
+                    self.report(ChainState::Following);
+                    self.next_head(&mut heads).await;
+                }
+                Ok(Round::BeforeStart) => {
+                    self.backoff.reset();
+                    let start = self.config.start_block;
+                    let reason = format!("the chain has not reached start_block {start}");
+                    self.report(ChainState::Waiting { reason });
+                    self.next_head(&mut heads).await;
+                }
+                Err(Interrupted::Shutdown) => return Ok(()),
+                Err(Interrupted::Fatal(error)) => return Err(error),
+                Err(Interrupted::Fetch(error)) => {
+                    let wait = self.note_failure(&error);
+                    self.shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
+                }
+            }
+        }
+    }
+
+    /// Takes up where the journal ends.
+    async fn resume(&mut self) -> Result<(), FollowError> {
+        if let Some(head) = self.journal.tail().head {
+            self.head = Some(self.ours(head.number).await?);
+            self.publish_head(head);
+        }
+        Ok(())
+    }
+
+    /// Looks at the newest block and does what it calls for.
+    async fn round(&mut self) -> Result<Round, Interrupted> {
+        let latest = self.unless_shutdown(self.fetcher.latest()).await??;
+        let node_head = latest.value.header.this;
+        self.status.send_modify(|status| status.node_head = Some(node_head));
+        self.metrics.node_head.set(node_head.number as i64);
+        let Some(head) = self.head else {
+            if node_head.number < self.config.start_block {
+                return Ok(Round::BeforeStart);
+            }
+            return self.fill(self.config.start_block, node_head.number).await;
+        };
+        match link(head.this, &latest.value.header) {
+            Link::Same => Ok(Round::UpToDate),
+            Link::Extends => self.extend(head, latest).await,
+            Link::Ahead => self.fill(head.this.number + 1, node_head.number).await,
+            Link::Diverges => self.switch(head, latest).await,
+        }
+    }
+
+    /// Appends the next block.
+    async fn extend(
+        &mut self,
+        head: Head,
+        next: Fetched<VerifiedHeader>,
+    ) -> Result<Round, Interrupted> {
+        self.check_time(&next.value.header, next.from, head.timestamp)?;
+        let blocks = self.unless_shutdown(self.fetcher.logs(vec![next.value])).await??;
+        let mut pending = Pending::default();
+        blocks.value.into_iter().for_each(|block| pending.push(block));
+        self.append(&mut pending).await?;
+        Ok(Round::Moved)
+    }
+
+    /// Appends the canonical blocks from one height to another, both included. When one does not
+    /// follow the one before it, the chain changed meanwhile, and that is seen to instead.
+    async fn fill(&mut self, first: u64, last: u64) -> Result<Round, Interrupted> {
+        if EVERYDAY_GAP_BLOCKS < last - first {
+            self.report(ChainState::CatchingUp);
+        }
+        let mut fetches = self.fetches(first, last);
+        let mut pending = Pending::default();
+        loop {
+            let arrived = match fetches.next().now_or_never() {
+                Some(arrived) if !self.shutdown.is_cancelled() => arrived,
+                Some(_) => return Err(Interrupted::Shutdown),
+                None => {
+                    // The next blocks are still on their way: make those durable that are here.
+                    self.append(&mut pending).await?;
+                    self.unless_shutdown(fetches.next()).await?
+                }
+            };
+            let Some(arrived) = arrived else { break };
+            let fetched = match arrived {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    self.append(&mut pending).await?;
+                    return Err(error.into());
+                }
+            };
+            let size = self.fetch_blocks.load(Ordering::Relaxed);
+            let size = next_size(size, &fetched, self.config.batch_blocks_max);
+            self.fetch_blocks.store(size, Ordering::Relaxed);
+            for block in fetched.value {
+                if let Some(head) = pending.head.or(self.head) {
+                    if link(head.this, &block.header) != Link::Extends {
+                        drop(fetches);
+                        self.append(&mut pending).await?;
+                        return self.switch_to(block.header.this).await;
+                    }
+                    self.check_time(&block.header, fetched.from, head.timestamp)?;
+                }
+                if !pending.has_room_for(&block, self.config.batch_blocks_max) {
+                    self.append(&mut pending).await?;
+                }
+                pending.push(block);
+            }
+        }
+        self.append(&mut pending).await?;
+        Ok(Round::Moved)
+    }
+
+    /// The blocks from one height to another, both included: in order, with several fetches
+    /// under way. Each is a task, so that it goes on while an append is waited for.
+    fn fetches(
+        &self,
+        first: u64,
+        last: u64,
+    ) -> impl Stream<Item = Result<Fetched<Vec<Block>>, FetchError>> + Unpin + use<> {
+        let fetcher = self.fetcher.clone();
+        let fetch_blocks = self.fetch_blocks.clone();
+        let mut next = first;
+        let ranges = std::iter::from_fn(move || {
+            let start = next;
+            let blocks = fetch_blocks.load(Ordering::Relaxed) as u64;
+            next = (start + blocks).min(last + 1);
+            (start < next).then_some(start..next)
+        });
+        stream::iter(ranges)
+            .map(move |range| {
+                let fetcher = fetcher.clone();
+                let fetch = async move { fetcher.range(range).await };
+                AbortOnDropHandle::new(tokio::spawn(fetch)).then(finished)
+            })
+            .buffered(self.config.fetch_parallel)
+    }
+
+    /// Goes over to the branch of a block that was found while filling a gap.
+    async fn switch_to(&mut self, theirs: BlockRef) -> Result<Round, Interrupted> {
+        let head = self.head.expect("what does not extend a block comes after a block");
+        let theirs = self.unless_shutdown(self.fetcher.block(theirs)).await??;
+        self.switch(head, theirs).await
+    }
+
+    /// Goes over to the node's branch, unless the node is merely behind on ours.
+    async fn switch(
+        &mut self,
+        head: Head,
+        theirs: Fetched<VerifiedHeader>,
+    ) -> Result<Round, Interrupted> {
+        let node_head = theirs.value.header.this;
+        if self.canonical_block(node_head.number).await? == Some(node_head) {
+            return Ok(Round::UpToDate);
+        }
+        let (ancestor, branch) = self.branch(head.this, theirs).await?;
+        let abandoned = self.after(ancestor.this, head.this).await?;
+        tracing::info!(
+            chain = %self.journal.chain(),
+            ancestor = %ancestor.this,
+            depth = abandoned.len(),
+            from = %head.this,
+            to = %node_head,
+            "reorg"
+        );
+        let mut pending = Pending::revert(ancestor, abandoned);
+        for headers in branch.chunks(self.config.batch_blocks_max) {
+            let blocks = self.unless_shutdown(self.fetcher.logs(headers.to_vec())).await??;
+            for block in blocks.value {
+                if !pending.has_room_for(&block, self.config.batch_blocks_max) {
+                    self.append(&mut pending).await?;
+                }
+                pending.push(block);
+            }
+        }
+        self.append(&mut pending).await?;
+        Ok(Round::Moved)
+    }
+
+    /// The common ancestor of our head and theirs, and the headers that lead from it to theirs.
+    async fn branch(
+        &self,
+        head: BlockRef,
+        theirs: Fetched<VerifiedHeader>,
+    ) -> Result<(Head, Vec<VerifiedHeader>), Interrupted> {
+        let depth_max = self.config.reorg_depth_max;
+        let floor = self.journal.tail().reorg_floor(depth_max);
+        let node_head = theirs.value.header.this;
+        let too_deep = |branch, limit| {
+            Interrupted::Fatal(FollowError::ReorgTooDeep { head, node_head, branch, limit })
+        };
+        let mut branch = vec![theirs.value];
+        let mut oldest = branch[0].header.clone();
+        loop {
+            let Some(number) = oldest.this.number.checked_sub(1) else {
+                return Err(too_deep(oldest.this, ReorgLimit::JournalStart));
+            };
+            let parent = BlockRef { number, hash: oldest.parent };
+            match walk(self.canonical_block(number).await?, parent, floor) {
+                Walk::Shared => {
+                    let ancestor = self.ours(number).await?;
+                    branch.reverse();
+                    return Ok((ancestor, branch));
+                }
+                Walk::Further => (),
+                Walk::TooDeep => return Err(too_deep(parent, ReorgLimit::Depth { depth_max })),
+                Walk::BelowJournal => return Err(too_deep(parent, ReorgLimit::JournalStart)),
+            }
+            let fetched = self.unless_shutdown(self.fetcher.block(parent)).await??;
+            self.check_time(&oldest, fetched.from, fetched.value.header.timestamp)?;
+            oldest = fetched.value.header.clone();
+            branch.push(fetched.value);
+        }
+    }
+
+    /// Makes pending records durable, at the tail wherever it is: records of other kinds may come
+    /// in between, and the journal itself makes sure that ours still follow their parent.
+    async fn append(&mut self, pending: &mut Pending) -> Result<(), FollowError> {
+        let Pending { mut records, head, blocks, logs, .. } = std::mem::take(pending);
+        if records.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let journal = self.journal.clone();
+            let (outcome, returned) = blocking(move || {
+                let outcome = journal.append(journal.tail().offset, &records);
+                (outcome, records)
+            })
+            .await;
+            records = returned;
+            match outcome {
+                Ok(_) => break,
+                Err(AppendError::NotTheTail { .. }) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.backoff.reset();
+        self.metrics.blocks.inc_by(blocks);
+        self.metrics.logs.inc_by(logs);
+        if let Some(Record::Revert(revert)) = records.first() {
+            self.metrics.reorgs.inc();
+            self.metrics.reorg_depth.observe(revert.abandoned.len() as f64);
+        }
+        self.head = head;
+        if let Some(head) = head {
+            self.publish_head(head.this);
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be a new head.
+    async fn next_head(&self, heads: &mut Heads) {
+        let poll = tokio::time::timeout(self.config.poll_interval, heads.announced());
+        self.shutdown.run_until_cancelled(poll).await;
+    }
+
+    /// Keeps what went wrong, and says how long to wait.
+    fn note_failure(&mut self, error: &FetchError) -> Duration {
+        self.metrics.fetch_failures.inc();
+        let wait = self.backoff.next_wait();
+        let mut retry_in = Duration::ZERO;
+        match error {
+            // The pool has said so itself.
+            FetchError::Pool(PoolError::NoAnswer { retry_in: first, .. }) => retry_in = *first,
+            FetchError::Pool(PoolError::WrongChain { .. }) => (),
+            FetchError::Answer { from, asked, source, .. } => {
+                if matches!(**source, BadAnswer::Mismatch(_)) {
+                    self.metrics.unverified.inc();
+                }
+                if is_to_blame(source, self.backoff.failures()) {
+                    self.fetcher.pool.distrust(*from, format!("{asked}: {source}"));
+                }
+                if let Some(unsaid) = self.warnings.admit(Instant::now()) {
+                    let chain = self.journal.chain();
+                    tracing::warn!(%chain, %error, ?wait, unsaid, "asking again");
+                }
+            }
+        }
+        self.report(ChainState::Waiting { reason: error.to_string() });
+        wait.max(retry_in)
+    }
+
+    fn check_time(
+        &self,
+        header: &Header,
+        from: EndpointId,
+        parent_timestamp: u64,
+    ) -> Result<(), FetchError> {
+        verify::is_later(header, parent_timestamp).map_err(|mismatch| {
+            self.fetcher.bad(from, Asked::Block(header.this), Box::new(mismatch.into()))
+        })
+    }
+
+    async fn unless_shutdown<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupted> {
+        self.shutdown.run_until_cancelled(work).await.ok_or(Interrupted::Shutdown)
+    }
+
+    /// Our block at a height.
+    async fn canonical_block(&self, number: u64) -> Result<Option<BlockRef>, FollowError> {
+        Ok(self.canonical(number).await?.map(|(_, block)| block))
+    }
+
+    async fn canonical(&self, number: u64) -> Result<Option<(Offset, BlockRef)>, FollowError> {
+        let journal = self.journal.clone();
+        Ok(blocking(move || journal.canonical(number)).await?)
+    }
+
+    /// Our blocks after an ancestor, up to our head.
+    async fn after(
+        &self,
+        ancestor: BlockRef,
+        head: BlockRef,
+    ) -> Result<Vec<BlockRef>, FollowError> {
+        let mut blocks = Vec::new();
+        for number in ancestor.number + 1..=head.number {
+            let block = self.canonical_block(number).await?;
+            blocks.push(block.expect("the journal has no gap between two of its blocks"));
+        }
+        Ok(blocks)
+    }
+
+    /// Our block at a height where there is one, with its time.
+    async fn ours(&self, number: u64) -> Result<Head, FollowError> {
+        let (offset, this) =
+            self.canonical(number).await?.expect("there is a block of ours at this height");
+        let journal = self.journal.clone();
+        let record = blocking(move || journal.read(offset..offset.plus(1)).next()).await;
+        let record = record.expect("the block index names records that exist")?;
+        match record.record() {
+            RecordView::Block(block) => Ok(Head { this, timestamp: block.timestamp }),
+            RecordView::Revert(_) => unreachable!("the block index names blocks"),
+        }
+    }
+
+    fn publish_head(&self, head: BlockRef) {
+        self.metrics.head.set(head.number as i64);
+        self.status.send_modify(|status| status.head = Some(head));
+    }
+
+    fn report(&self, state: ChainState) {
+        self.status.send_if_modified(|status| {
+            if status.state == state {
+                return false;
+            }
+            tracing::debug!(chain = %self.journal.chain(), %state, "chain state");
+            let same_kind = std::mem::discriminant(&status.state) == std::mem::discriminant(&state);
+            if !same_kind {
+                status.since = SystemTime::now();
+            }
+            status.state = state;
+            true
+        });
+    }
+}
+
+/// Records that are fetched and verified, not yet durable.
+#[derive(Default)]
+struct Pending {
+    records: Vec<Record>,
+    bytes: usize,
+    blocks: u64,
+    logs: u64,
+    /// The head after them.
+    head: Option<Head>,
+}
+
+impl Pending {
+    fn revert(ancestor: Head, abandoned: Vec<BlockRef>) -> Pending {
+        let bytes = abandoned.len() * size_of::<BlockRef>();
+        let revert = Record::Revert(Revert { ancestor: ancestor.this, abandoned });
+        Pending { records: vec![revert], bytes, head: Some(ancestor), ..Pending::default() }
+    }
+
+    fn has_room_for(&self, block: &Block, blocks_max: usize) -> bool {
+        self.records.is_empty()
+            || (self.records.len() < blocks_max && self.bytes + size(block) <= APPEND_BYTES_MAX)
+    }
+
+    fn push(&mut self, block: Block) {
+        self.bytes += size(&block);
+        self.blocks += 1;
+        self.logs += block.logs.len() as u64;
+        self.head = Some(Head { this: block.header.this, timestamp: block.header.timestamp });
+        self.records.push(Record::Block(block));
+    }
+}
+
+/// Roughly what a block takes in the journal.
+fn size(block: &Block) -> usize {
+    let logs =
+        block.logs.iter().map(|log| size_of::<Log>() + 32 * log.topics.len() + log.data.len());
+    size_of::<Header>() + block.header.rlp.len() + logs.sum::<usize>()
+}
+
+/// Blocks of the next fetch: as many as make up the JSON we aim at, if they are as large as the
+/// last ones were, but never more than twice as many as before.
+fn next_size(size: usize, last: &Fetched<Vec<Block>>, blocks_max: usize) -> usize {
+    let block_bytes = last.json_bytes / last.value.len().max(1);
+    (FETCH_BYTES_AIM / block_bytes.max(1)).min(2 * size).clamp(1, blocks_max)
+}
+
+/// Whether an endpoint that gives such answers is to be passed over for a while.
+///
+/// Data that does not hold up speaks against it at once. What it lacks, or refuses to talk about,
+/// may be a block that a reorg has just taken away.
+fn is_to_blame(answer: &BadAnswer, failures: u32) -> bool {
+    match answer {
+        BadAnswer::Mismatch(_) | BadAnswer::Malformed(_) => true,
+        BadAnswer::Absent | BadAnswer::Refused(_) => ABSENT_PATIENCE < failures,
+    }
+}
+
+/// An error and its causes in one line.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
+}

@@ -1,0 +1,357 @@
+//! Whether data holds up, before it may enter the journal.
+//!
+//! Nodes behind one address lag behind each other, providers cut answers short in silence, and
+//! caches serve another block's logs. Nothing here asks anyone: what a header and logs claim is
+//! compared with what follows from their bytes.
+
+use alloy::rlp::Encodable;
+use alloy_primitives::{B256, Bloom, keccak256};
+use shepherd_log::{Block, BlockRef, Header, Log};
+
+use crate::{
+    Trust,
+    wire::{WireHeader, WireLog},
+};
+
+/// How data contradicts itself or what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The header's fields do not hash to the hash it came with.
+    #[error("the header claims hash {claimed}, its fields hash to {computed}")]
+    HeaderHash {
+        /// What the endpoint says.
+        claimed: B256,
+        /// What the fields say.
+        computed: B256,
+    },
+    /// Another block than the one asked for by hash.
+    #[error("asked for block {asked}, got {answered}")]
+    OtherBlock {
+        /// The hash asked for.
+        asked: B256,
+        /// The block that came.
+        answered: BlockRef,
+    },
+    /// Another block than the one at the height asked for.
+    #[error("asked for block number {asked}, got {answered}")]
+    OtherNumber {
+        /// The number asked for.
+        asked: u64,
+        /// The block that came.
+        answered: BlockRef,
+    },
+    /// The block is older than its parent.
+    #[error("its time {timestamp} is before its parent's, {parent_timestamp}")]
+    Timestamp {
+        /// The block's time.
+        timestamp: u64,
+        /// Its parent's time.
+        parent_timestamp: u64,
+    },
+    /// A log of another block.
+    #[error("a log belongs to block {answered}")]
+    OtherBlocksLog {
+        /// The block the log names.
+        answered: BlockRef,
+    },
+    /// A log that a reorg took back.
+    #[error("log {index} is marked as removed")]
+    Removed {
+        /// Its index.
+        index: u64,
+    },
+    /// A log that does not come after the one before it.
+    #[error("log index {index} comes after {previous}")]
+    LogOrder {
+        /// The index before.
+        previous: u32,
+        /// The index after it.
+        index: u64,
+    },
+    /// A log with more topics than the EVM has instructions for.
+    #[error("log {index} has {topics} topics")]
+    Topics {
+        /// Its index.
+        index: u64,
+        /// How many.
+        topics: usize,
+    },
+    /// A number in a log that no block can reach.
+    #[error("log position {value} is out of range")]
+    Position {
+        /// The number.
+        value: u64,
+    },
+    /// The header says there are logs and none came: the endpoint is behind.
+    #[error("no logs came, the header's bloom says there are some")]
+    NoLogs,
+    /// The logs are not all logs of the block, or not only those.
+    #[error("the bloom of the {logs} logs that came is not the header's")]
+    Bloom {
+        /// How many came.
+        logs: usize,
+    },
+}
+
+/// A header that holds up, with what its logs must match.
+#[derive(Clone, Debug)]
+pub(crate) struct VerifiedHeader {
+    pub(crate) header: Header,
+    pub(crate) bloom: Bloom,
+}
+
+impl VerifiedHeader {
+    /// Whether the block is known to have no logs. A bloom that is not trusted says nothing.
+    pub(crate) fn has_no_logs(&self, trust: Trust) -> bool {
+        match trust {
+            Trust::Link => false,
+            Trust::Bloom => self.bloom.is_zero(),
+        }
+    }
+}
+
+/// Checks that a header has the hash it came with.
+pub(crate) fn header(wire: WireHeader, trust: Trust) -> Result<VerifiedHeader, Mismatch> {
+    let mut rlp = Vec::with_capacity(wire.consensus.length());
+    wire.consensus.encode(&mut rlp);
+    let claimed = wire.hash;
+    match trust {
+        Trust::Link => (),
+        Trust::Bloom => {
+            let computed = keccak256(&rlp);
+            if computed != claimed {
+                return Err(Mismatch::HeaderHash { claimed, computed });
+            }
+        }
+    }
+    Ok(VerifiedHeader {
+        header: Header {
+            this: BlockRef { number: wire.consensus.number, hash: claimed },
+            parent: wire.consensus.parent_hash,
+            timestamp: wire.consensus.timestamp,
+            rlp: rlp.into(),
+        },
+        bloom: wire.consensus.logs_bloom,
+    })
+}
+
+/// Checks that the block asked for by number came.
+pub(crate) fn has_number(header: &Header, asked: u64) -> Result<(), Mismatch> {
+    if header.this.number != asked {
+        return Err(Mismatch::OtherNumber { asked, answered: header.this });
+    }
+    Ok(())
+}
+
+/// Checks that the block asked for by hash came, and that it is as high as its child says.
+pub(crate) fn is_block(header: &Header, asked: BlockRef) -> Result<(), Mismatch> {
+    if header.this.hash != asked.hash {
+        return Err(Mismatch::OtherBlock { asked: asked.hash, answered: header.this });
+    }
+    has_number(header, asked.number)
+}
+
+/// Checks that a block is not older than its parent.
+pub(crate) fn is_later(header: &Header, parent_timestamp: u64) -> Result<(), Mismatch> {
+    let timestamp = header.timestamp;
+    if timestamp < parent_timestamp {
+        return Err(Mismatch::Timestamp { timestamp, parent_timestamp });
+    }
+    Ok(())
+}
+
+/// Checks that these are the logs of the block, and joins them to it.
+pub(crate) fn block(
+    verified: VerifiedHeader,
+    wire: Vec<WireLog>,
+    trust: Trust,
+) -> Result<Block, Mismatch> {
+    let VerifiedHeader { header, bloom } = verified;
+    let mut logs = Vec::with_capacity(wire.len());
+    let mut previous = None;
+    for log in wire {
+        let log = check_log(log, header.this, previous)?;
+        previous = Some(log.index);
+        logs.push(log);
+    }
+    match trust {
+        Trust::Link => (),
+        Trust::Bloom if logs.is_empty() && !bloom.is_zero() => return Err(Mismatch::NoLogs),
+        Trust::Bloom if bloom_of(&logs) != bloom => {
+            return Err(Mismatch::Bloom { logs: logs.len() });
+        }
+        Trust::Bloom => (),
+    }
+    Ok(Block { header, logs })
+}
+
+fn check_log(wire: WireLog, block: BlockRef, previous: Option<u32>) -> Result<Log, Mismatch> {
+    let answered = BlockRef { number: wire.block_number.0, hash: wire.block_hash };
+    let index = wire.log_index.0;
+    if answered != block {
+        return Err(Mismatch::OtherBlocksLog { answered });
+    }
+    if wire.removed {
+        return Err(Mismatch::Removed { index });
+    }
+    if wire.topics.len() > 4 {
+        return Err(Mismatch::Topics { index, topics: wire.topics.len() });
+    }
+    if let Some(previous) = previous
+        && index <= u64::from(previous)
+    {
+        return Err(Mismatch::LogOrder { previous, index });
+    }
+    let narrow = |value: u64| u32::try_from(value).map_err(|_| Mismatch::Position { value });
+    Ok(Log {
+        address: wire.address,
+        topics: wire.topics,
+        data: wire.data,
+        index: narrow(index)?,
+        transaction_index: narrow(wire.transaction_index.0)?,
+        transaction_hash: wire.transaction_hash,
+    })
+}
+
+/// The bloom that a block with exactly these logs has.
+fn bloom_of(logs: &[Log]) -> Bloom {
+    let mut bloom = Bloom::ZERO;
+    for log in logs {
+        bloom.accrue_raw_log(log.address, &log.topics);
+    }
+    bloom
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::consensus;
+    use alloy_primitives::{Address, Bytes};
+
+    use super::*;
+    use crate::wire::Quantity;
+
+    /// A block with two logs, and the logs as an endpoint sends them.
+    fn example() -> (VerifiedHeader, Vec<WireLog>) {
+        let mut bloom = Bloom::ZERO;
+        for n in 0..2 {
+            bloom.accrue_raw_log(Address::repeat_byte(n), &[B256::repeat_byte(n)]);
+        }
+        let consensus = consensus::Header { number: 7, logs_bloom: bloom, ..Default::default() };
+        let verified =
+            header(WireHeader { hash: consensus.hash_slow(), consensus }, Trust::Bloom).unwrap();
+        let this = verified.header.this;
+        let logs = (0..2).map(|n| wire_log(this, n)).collect();
+        (verified, logs)
+    }
+
+    fn wire_log(block: BlockRef, n: u8) -> WireLog {
+        WireLog {
+            address: Address::repeat_byte(n),
+            topics: vec![B256::repeat_byte(n)],
+            data: Bytes::new(),
+            block_hash: block.hash,
+            block_number: Quantity(block.number),
+            log_index: Quantity(u64::from(n)),
+            transaction_index: Quantity(0),
+            transaction_hash: B256::ZERO,
+            removed: false,
+        }
+    }
+
+    #[test]
+    fn a_header_must_have_the_hash_it_came_with() {
+        let consensus = consensus::Header { number: 7, ..Default::default() };
+        let computed = consensus.hash_slow();
+        let claimed = B256::repeat_byte(1);
+        let lie = || WireHeader { hash: claimed, consensus: consensus.clone() };
+        let refused = header(lie(), Trust::Bloom).unwrap_err();
+        assert_eq!(refused, Mismatch::HeaderHash { claimed, computed });
+        assert_eq!(header(lie(), Trust::Link).unwrap().header.this.hash, claimed);
+    }
+
+    #[test]
+    fn the_journaled_header_hashes_to_the_block() {
+        let (verified, _) = example();
+        assert_eq!(keccak256(&verified.header.rlp), verified.header.this.hash);
+    }
+
+    #[test]
+    fn a_block_with_all_its_logs_holds_up() {
+        let (verified, logs) = example();
+        let block = block(verified, logs, Trust::Bloom).unwrap();
+        assert_eq!(block.logs.len(), 2);
+        assert_eq!(block.logs[1].index, 1);
+    }
+
+    #[test]
+    fn logs_that_contradict_their_block_are_refused() {
+        let other = BlockRef { number: 7, hash: B256::repeat_byte(9) };
+        check(|logs| logs[1].block_hash = other.hash, Mismatch::OtherBlocksLog { answered: other });
+        check(|logs| logs[1].removed = true, Mismatch::Removed { index: 1 });
+        check(|logs| logs[1].log_index = Quantity(0), Mismatch::LogOrder { previous: 0, index: 0 });
+        check(|logs| logs.reverse(), Mismatch::LogOrder { previous: 1, index: 0 });
+        check(
+            |logs| logs[0].topics = vec![B256::ZERO; 5],
+            Mismatch::Topics { index: 0, topics: 5 },
+        );
+        let large = 1 << 32;
+        check(|logs| logs[1].log_index = Quantity(large), Mismatch::Position { value: large });
+        check(Vec::clear, Mismatch::NoLogs);
+        check(|logs| drop(logs.pop()), Mismatch::Bloom { logs: 1 });
+        check(|logs| logs[0].address = Address::repeat_byte(5), Mismatch::Bloom { logs: 2 });
+        check(|logs| logs[0].topics.clear(), Mismatch::Bloom { logs: 2 });
+    }
+
+    fn check(spoil: impl Fn(&mut Vec<WireLog>), expected: Mismatch) {
+        let (verified, mut logs) = example();
+        spoil(&mut logs);
+        assert_eq!(block(verified, logs, Trust::Bloom).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn a_log_of_another_height_is_refused() {
+        let (verified, mut logs) = example();
+        logs[0].block_number = Quantity(8);
+        let refused = block(verified, logs, Trust::Link).unwrap_err();
+        assert!(matches!(refused, Mismatch::OtherBlocksLog { .. }), "{refused}");
+    }
+
+    #[test]
+    fn without_trust_in_blooms_they_prove_nothing() {
+        let (verified, mut logs) = example();
+        logs.pop();
+        assert_eq!(block(verified, logs, Trust::Link).unwrap().logs.len(), 1);
+        let consensus = consensus::Header::default();
+        let wire = WireHeader { hash: consensus.hash_slow(), consensus };
+        let verified = header(wire, Trust::Bloom).unwrap();
+        assert!(verified.has_no_logs(Trust::Bloom));
+        assert!(!verified.has_no_logs(Trust::Link));
+    }
+
+    #[test]
+    fn the_block_that_was_asked_for_must_come() {
+        let (verified, _) = example();
+        let header = verified.header;
+        let this = header.this;
+        assert_eq!(is_block(&header, this), Ok(()));
+        let asked = B256::repeat_byte(9);
+        assert_eq!(
+            is_block(&header, BlockRef { hash: asked, ..this }),
+            Err(Mismatch::OtherBlock { asked, answered: this })
+        );
+        assert_eq!(
+            is_block(&header, BlockRef { number: 8, ..this }),
+            Err(Mismatch::OtherNumber { asked: 8, answered: this })
+        );
+    }
+
+    #[test]
+    fn time_does_not_run_backwards() {
+        let (verified, _) = example();
+        let at = |timestamp| Header { timestamp, ..verified.header.clone() };
+        assert_eq!(is_later(&at(5), 4), Ok(()));
+        assert_eq!(is_later(&at(5), 5), Ok(()));
+        let refused = Mismatch::Timestamp { timestamp: 5, parent_timestamp: 6 };
+        assert_eq!(is_later(&at(5), 6), Err(refused));
+    }
+}
