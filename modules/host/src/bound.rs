@@ -231,17 +231,7 @@ impl Call {
 impl From<Triggers> for wit::Triggers {
     fn from(triggers: Triggers) -> wit::Triggers {
         let Triggers { logs, block, tick } = triggers;
-        let mut flags = wit::Triggers::empty();
-        for (set, flag) in [
-            (logs, wit::Triggers::LOGS),
-            (block, wit::Triggers::BLOCK),
-            (tick, wit::Triggers::TICK),
-        ] {
-            if set {
-                flags |= flag;
-            }
-        }
-        flags
+        wit::Triggers { logs, block, tick }
     }
 }
 

@@ -1,0 +1,223 @@
+//! A module that misbehaves is a typed fault, commits nothing, and disturbs nobody.
+
+mod support;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use shepherd_host::{
+    BindError, Engine, EngineOptions, Failure, Fault, LogLevel, OutputTooLarge, World, limits,
+};
+use support::{State, advance, block, chain, engine, hostile, try_hostile};
+
+/// What the module does at the block it misbehaves at.
+fn fault(behaviour: &str) -> Fault {
+    let module = try_hostile(&engine(), behaviour, 2).unwrap();
+    let mut state = State::new();
+    advance(&module, &block(1), &mut state, &mut chain).expect("it behaves at first");
+    let before = state.clone();
+    let failure = advance(&module, &block(2), &mut state, &mut chain).unwrap_err();
+    assert_eq!(state, before, "a failed record leaves nothing behind");
+    let Failure::Module(fault) = failure else { panic!("{behaviour} is the module's: {failure}") };
+    fault
+}
+
+#[test]
+fn every_way_to_misbehave_is_its_own_fault() {
+    let output = Fault::OutputTooLarge;
+    let out_of_fuel = Fault::OutOfFuel { limit: 200_000_000 };
+    let cases = [
+        ("endless-loop", out_of_fuel.clone()),
+        ("endless-host-calls", out_of_fuel),
+        ("memory-bomb", Fault::OutOfMemory { limit_mib: 32 }),
+        ("deep-recursion", Fault::StackOverflow),
+        ("enormous-error", output(OutputTooLarge::HostCall)),
+        ("huge-value", output(OutputTooLarge::Value { bytes: 2 << 20 })),
+        ("enormous-value", output(OutputTooLarge::HostCall)),
+        ("empty-key", output(OutputTooLarge::Key { bytes: 0 })),
+        ("huge-key", output(OutputTooLarge::Key { bytes: 2048 })),
+        ("too-many-requests", output(OutputTooLarge::Requests { requests: 5000 })),
+        ("error", Fault::Returned("failed on request".to_owned())),
+    ];
+    for (behaviour, expected) in cases {
+        assert_eq!(fault(behaviour), expected, "{behaviour}");
+    }
+}
+
+#[test]
+fn a_panic_is_told_with_its_place_and_on_one_line() {
+    let Fault::Panicked(message) = fault("panic") else { panic!("not a panic") };
+    assert!(message.contains("fixtures/hostile/src/lib.rs"), "{message}");
+    assert!(message.ends_with(r"panicked on request\nsecond line"), "{message}");
+    assert!(!message.contains(env!("CARGO_MANIFEST_DIR")), "no path of the machine: {message}");
+}
+
+#[test]
+fn a_trap_is_told_with_its_kind() {
+    let Fault::Trap(message) = fault("unreachable") else { panic!("not a trap") };
+    assert!(message.contains("unreachable"), "{message}");
+}
+
+#[test]
+fn writes_of_a_record_are_bounded_together() {
+    let Fault::OutputTooLarge(OutputTooLarge::Writes { bytes }) = fault("too-many-writes") else {
+        panic!("not too many writes")
+    };
+    assert!(bytes > limits::WRITES_BYTES_MAX);
+}
+
+#[test]
+fn answers_of_a_record_are_bounded_together() {
+    let module = hostile(&engine(), "endless-reads");
+    let code = alloy_primitives::Bytes::from(vec![0; 1 << 20]);
+    let mut chain = |_, _: &[_]| Ok(vec![shepherd_host::ReadAnswer::Code(code.clone())]);
+    let failure = module.handle(&block(1), &mut State::new(), &mut chain).unwrap_err();
+    let Failure::Module(Fault::OutputTooLarge(OutputTooLarge::Answers { bytes })) = failure else {
+        panic!("not too many answers: {failure}")
+    };
+    assert!(bytes > limits::TAPE_BYTES_MAX);
+}
+
+#[test]
+fn a_long_error_is_cut() {
+    let Fault::Returned(message) = fault("huge-error") else { panic!("not an error") };
+    assert!(message.len() <= limits::FAULT_BYTES_MAX);
+    assert!(message.ends_with("(cut)"));
+}
+
+#[test]
+fn a_flood_of_lines_is_cut_counted_and_cannot_touch_a_terminal() {
+    let module = hostile(&engine(), "log-flood");
+    let handled = advance(&module, &block(1), &mut State::new(), &mut chain).unwrap();
+    assert_eq!(handled.log_lines.len() as u64 + handled.log_lines_dropped, 10_001);
+    assert_eq!(handled.log_lines.len(), limits::LINES_MAX);
+    let bytes: usize = handled.log_lines.iter().map(|line| line.message.len()).sum();
+    assert!(bytes <= limits::LINES_BYTES_MAX);
+    assert!(handled.log_lines.iter().all(|line| line.message.len() <= limits::LINE_BYTES_MAX));
+    let visible = |line: &str| line.chars().all(|c| !c.is_control() && c != '\u{202e}');
+    assert!(handled.log_lines.iter().all(|line| visible(&line.message)));
+    assert_eq!(handled.log_lines[0].level, LogLevel::Info);
+    assert!(handled.log_lines[0].message.starts_with(r"\u{1b}[2J\u{202e}x"));
+    assert_eq!(handled.log_lines[1].message, r"line 0\nforged line");
+}
+
+#[test]
+fn a_refused_configuration_is_told_when_the_module_is_bound() {
+    let refused = |behaviour: &str| match try_hostile(&engine(), behaviour, 0) {
+        Err(BindError::Configure { source: Failure::Module(fault), .. }) => fault,
+        other => panic!("{behaviour}: {other:?}"),
+    };
+    let reason = "refused on request".to_owned();
+    assert_eq!(refused("refuse-config"), Fault::RefusedConfiguration(reason));
+    assert!(matches!(refused("panic-in-config"), Fault::Panicked(_)));
+    let Fault::RefusedConfiguration(reason) = refused("no-such-behaviour") else { panic!() };
+    assert!(reason.contains("no-such-behaviour"), "{reason}");
+}
+
+#[test]
+fn a_failed_read_is_the_worlds_and_the_module_never_sees_it() {
+    let module = hostile(&engine(), "read");
+    let mut state = State::new();
+    let mut outage = |_, _: &[_]| Err(World::chain("the node is down"));
+    let failure = advance(&module, &block(1), &mut state, &mut outage).unwrap_err();
+    assert!(matches!(failure, Failure::World(World::Chain(_))), "{failure:?}");
+    assert!(state.is_empty());
+    advance(&module, &block(1), &mut state, &mut chain).expect("the same block, later");
+    assert!(state.contains_key(b"answers".as_slice()));
+}
+
+#[test]
+fn an_answer_to_another_question_is_the_worlds() {
+    let module = hostile(&engine(), "read");
+    let mut short = |block, requests: &[_]| chain(block, &requests[1..]);
+    let failure = module.handle(&block(1), &mut State::new(), &mut short).unwrap_err();
+    assert!(matches!(failure, Failure::World(World::Answers { requests: 2, answers: 1 })));
+    let mut swapped = |block, requests: &[_]| {
+        chain(block, requests).map(|answers| answers.into_iter().rev().collect())
+    };
+    let failure = module.handle(&block(1), &mut State::new(), &mut swapped).unwrap_err();
+    assert!(matches!(failure, Failure::World(World::Answers { .. })));
+}
+
+#[test]
+fn state_that_cannot_be_read_is_the_worlds() {
+    struct Broken;
+    impl shepherd_host::StateView for Broken {
+        fn get(&mut self, _: &[u8]) -> Result<Option<Vec<u8>>, World> {
+            Err(World::state("the disk is gone"))
+        }
+        fn list(
+            &mut self,
+            _: &[u8],
+            _: Option<&[u8]>,
+            _: usize,
+        ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, World> {
+            Err(World::state("the disk is gone"))
+        }
+    }
+    let module = hostile(&engine(), "behave");
+    let failure = module.handle(&block(1), &mut Broken, &mut chain).unwrap_err();
+    assert!(matches!(failure, Failure::World(World::State(_))));
+}
+
+#[test]
+fn the_deadline_is_the_worlds_and_does_not_count_reads() {
+    let deadline = Duration::from_millis(300);
+    let engine = Engine::new(EngineOptions { concurrent_max: 1, deadline }).unwrap();
+    let module = hostile(&engine, "read");
+    let mut slow = |block, requests: &[_]| {
+        thread::sleep(2 * deadline);
+        chain(block, requests)
+    };
+    module.handle(&block(1), &mut State::new(), &mut slow).expect("a slow read is only slow");
+
+    let manifest = support::hostile_manifest(support::EVERYTHING, limits::FUEL_MAX);
+    let module = engine.load(&manifest, &support::component("hostile")).unwrap();
+    let overrides = shepherd_host::Overrides {
+        config: toml::from_str("behaviour = \"endless-loop\"").unwrap(),
+        ..shepherd_host::Overrides::default()
+    };
+    let module = module.bind(&"devnet".parse().unwrap(), &overrides).unwrap();
+    let started = Instant::now();
+    let failure = module.handle(&block(1), &mut State::new(), &mut chain).unwrap_err();
+    assert!(matches!(failure, Failure::World(World::Deadline { .. })), "{failure}");
+    assert!(started.elapsed() >= deadline);
+}
+
+#[test]
+fn more_callers_than_places_wait_for_their_turn() {
+    let engine = Engine::new(EngineOptions { concurrent_max: 2, ..EngineOptions::default() });
+    let module = hostile(&engine.unwrap(), "behave");
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for number in 0..50 {
+                    module.handle(&block(number), &mut State::new(), &mut chain).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_failing_module_does_not_disturb_its_neighbours() {
+    let engine = engine();
+    let good = hostile(&engine, "behave");
+    let bad = ["endless-loop", "memory-bomb", "panic"].map(|what| hostile(&engine, what));
+    thread::scope(|scope| {
+        for module in &bad {
+            scope.spawn(|| {
+                for number in 0..3 {
+                    module.handle(&block(number), &mut State::new(), &mut chain).unwrap_err();
+                }
+            });
+        }
+        let mut state = State::new();
+        for number in 0..200 {
+            advance(&good, &block(number), &mut state, &mut chain).unwrap();
+        }
+        assert_eq!(state[b"handled".as_slice()], [200]);
+    });
+}

@@ -1,0 +1,112 @@
+//! Real components in the real host, with a map as the state and a script as the chain.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use alloy_primitives::{B256, Bytes, U256};
+use shepherd_host::{
+    BindError, BlockInput, BoundModule, Engine, EngineOptions, Failure, Handled, Input, LogRef,
+    Manifest, Overrides, ReadAnswer, ReadRequest, Reads, Triggers, World,
+};
+use shepherd_log::BlockRef;
+
+pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A built component. `cargo xtask guests` makes them.
+pub fn component(name: &str) -> Vec<u8> {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let file = target.join("modules").join(name).with_extension("wasm");
+    fs::read(&file).unwrap_or_else(|error| {
+        panic!("{} cannot be read ({error}): run `cargo xtask guests` first", file.display())
+    })
+}
+
+/// The manifest that lies next to a module.
+pub fn manifest(folder: &str) -> Manifest {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).join("module.toml");
+    Manifest::parse(&fs::read_to_string(&file).unwrap(), &file).unwrap()
+}
+
+pub fn engine() -> Engine {
+    Engine::new(EngineOptions { concurrent_max: 4, ..EngineOptions::default() }).unwrap()
+}
+
+/// A manifest of the hostile module with this much fuel, in the form people write.
+pub fn hostile_manifest(capabilities: &str, fuel: u64) -> Manifest {
+    let text = format!(
+        "name = \"hostile\"\ncomponent = \"hostile.wasm\"\ncapabilities = [{capabilities}]\n\
+         [subscribe]\nblock_every = 1\n[limits]\nfuel = {fuel}\nmemory_mib = 32\n\
+         [config]\nbehaviour = \"behave\"\n"
+    );
+    Manifest::parse(&text, Path::new("hostile/module.toml")).unwrap()
+}
+
+pub const EVERYTHING: &str = r#""state", "chain", "logging", "clock", "random""#;
+
+/// The hostile module, set to misbehave from this block on.
+pub fn try_hostile(
+    engine: &Engine,
+    behaviour: &str,
+    at_block: u64,
+) -> Result<BoundModule, BindError> {
+    let manifest = hostile_manifest(EVERYTHING, 200_000_000);
+    let module = engine.load(&manifest, &component("hostile")).unwrap();
+    let overrides = Overrides {
+        config: toml::from_str(&format!("behaviour = \"{behaviour}\"\nat_block = {at_block}"))
+            .unwrap(),
+        ..Overrides::default()
+    };
+    module.bind(&"devnet".parse().unwrap(), &overrides)
+}
+
+pub fn hostile(engine: &Engine, behaviour: &str) -> BoundModule {
+    try_hostile(engine, behaviour, 0).unwrap()
+}
+
+pub fn block(number: u64) -> Input<'static> {
+    block_with(number, Vec::new())
+}
+
+pub fn block_with(number: u64, logs: Vec<LogRef<'_>>) -> Input<'_> {
+    Input::Block(BlockInput {
+        this: BlockRef { number, hash: B256::with_last_byte(number as u8) },
+        parent: B256::with_last_byte(number.wrapping_sub(1) as u8),
+        timestamp: 1_700_000_000 + 12 * number,
+        triggers: Triggers { logs: !logs.is_empty(), block: true, tick: false },
+        logs,
+    })
+}
+
+/// A chain on which every address has one wei, no code, and calls return what they are given.
+pub fn chain(_: BlockRef, requests: &[ReadRequest]) -> Result<Vec<ReadAnswer>, World> {
+    let answer = |request: &ReadRequest| match request {
+        ReadRequest::Call { data, .. } if data.is_empty() => ReadAnswer::Reverted(Bytes::new()),
+        ReadRequest::Call { data, .. } => ReadAnswer::Returned(data.clone()),
+        ReadRequest::Balance(_) => ReadAnswer::Balance(U256::ONE),
+        ReadRequest::Code(_) => ReadAnswer::Code(Bytes::new()),
+        ReadRequest::Storage { slot, .. } => ReadAnswer::Storage(*slot),
+    };
+    Ok(requests.iter().map(answer).collect())
+}
+
+/// Handles a block and keeps its writes, as a step would.
+pub fn advance(
+    module: &BoundModule,
+    input: &Input<'_>,
+    state: &mut State,
+    reads: &mut dyn Reads,
+) -> Result<Handled, Failure> {
+    let handled = module.handle(input, state, reads)?;
+    for (key, value) in &handled.writes {
+        match value {
+            Some(value) => state.insert(key.clone(), value.clone()),
+            None => state.remove(key),
+        };
+    }
+    Ok(handled)
+}

@@ -1,0 +1,206 @@
+//! Modules: from Rust to components in `target/modules`.
+//!
+//! ```text
+//! modules/NAME ──cargo, wasm32──▶ core module ──wit-component──▶ target/modules/NAME.wasm
+//! ```
+//!
+//! The standard library for wasm32 comes from the rustup toolchain when it has that target, and
+//! is otherwise built from the sources of Debian's `rustc-web`. Nothing here downloads a target:
+//! machines without a route to the toolchain's server build modules too.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, bail, ensure};
+use wit_component::ComponentEncoder;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Every module in the tree: its name, its package, and its library's file name.
+const MODULES: [(&str, &str, &str); 3] = [
+    ("token-ledger", "shepherd-token-ledger", "shepherd_token_ledger"),
+    ("balance-tracker", "shepherd-balance-tracker", "shepherd_balance_tracker"),
+    ("hostile", "shepherd-fixture-hostile", "shepherd_fixture_hostile"),
+];
+
+/// A component that is ready to be loaded.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The module's name.
+    pub name: String,
+    /// Its component.
+    pub component: PathBuf,
+}
+
+/// Builds every module. When this returns, the components are in `target/modules`.
+pub fn build(root: &Path) -> anyhow::Result<Vec<Built>> {
+    let toolchain = Toolchain::find()?;
+    let target_dir = root.join("target/guest");
+    let status = toolchain.cargo(root, &target_dir)?.status().context("cargo did not start")?;
+    ensure!(status.success(), "the modules did not compile: see above");
+
+    let components = root.join("target/modules");
+    fs::create_dir_all(&components)
+        .with_context(|| format!("{} could not be created", components.display()))?;
+    let cores = target_dir.join(TARGET).join("guest");
+    let mut built = Vec::new();
+    for (name, _, library) in MODULES {
+        let core = cores.join(library).with_extension("wasm");
+        let component = components.join(name).with_extension("wasm");
+        componentize(&core, &component).with_context(|| format!("{name} is not a module"))?;
+        built.push(Built { name: name.to_owned(), component });
+    }
+    Ok(built)
+}
+
+/// Wraps a core module into a component. A reader of `component` sees the old file or the new.
+fn componentize(core: &Path, component: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
+    let encoded = ComponentEncoder::default().validate(true).module(&bytes)?.encode()?;
+    // Left alone when nothing changed, so that nothing that depends on it is made again.
+    if fs::read(component).is_ok_and(|old| old == encoded) {
+        return Ok(());
+    }
+    let unfinished = component.with_extension("wasm.part");
+    fs::write(&unfinished, encoded)
+        .with_context(|| format!("{} cannot be written", unfinished.display()))?;
+    fs::rename(&unfinished, component)
+        .with_context(|| format!("{} cannot be replaced", component.display()))
+}
+
+/// Where the standard library for wasm32 comes from.
+enum Toolchain {
+    /// The toolchain this was started with has it.
+    Installed,
+    /// It is built from the sources Debian ships with its own compiler.
+    Debian { rustc: PathBuf, linker: PathBuf },
+}
+
+impl Toolchain {
+    fn find() -> anyhow::Result<Toolchain> {
+        let own = Sysroot::of(Path::new("rustc"))?;
+        if own.rustlib().join(TARGET).join("lib").is_dir() {
+            return Ok(Toolchain::Installed);
+        }
+        let rustc = PathBuf::from("/usr/bin/rustc");
+        let debian = rustc.is_file().then(|| Sysroot::of(&rustc)).transpose()?;
+        let Some(debian) = debian.filter(Sysroot::has_sources) else {
+            bail!(
+                "nothing here compiles modules to WebAssembly. Run one of\n  \
+                 rustup target add {TARGET}\n  \
+                 apt-get install --no-install-recommends rustc-web rust-web-src rust-web-llvm\n\
+                 and try again"
+            );
+        };
+        let linker = own.linker().or_else(|| debian.linker());
+        let linker = linker.context(
+            "rust-lld is in neither toolchain. Run\n  rustup component add llvm-tools\nor\n  \
+             apt-get install lld-22\nand try again",
+        )?;
+        Ok(Toolchain::Debian { rustc, linker })
+    }
+
+    /// The build of all modules.
+    fn cargo(&self, root: &Path, target_dir: &Path) -> anyhow::Result<Command> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(root);
+        // Whoever runs us may have set these for another compiler or another target.
+        for variable in [
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "CARGO_BUILD_RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_TARGET_DIR",
+            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
+            "RUSTFLAGS",
+        ] {
+            command.env_remove(variable);
+        }
+        command.args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"]);
+        command.arg(target_dir);
+        for (_, package, _) in MODULES {
+            command.args(["--package", package]);
+        }
+        let mut sysroot = Sysroot::of(Path::new("rustc"))?;
+        if let Toolchain::Debian { rustc, linker } = self {
+            sysroot = Sysroot::of(rustc)?;
+            command
+                .arg("-Zbuild-std=std,panic_abort")
+                .env("RUSTC", rustc)
+                .env("RUSTC_BOOTSTRAP", "1")
+                .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+        }
+        command.env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            remapped(&[(root, "shepherd"), (&cargo_home()?, "cargo"), (&sysroot.path, "rust")]),
+        );
+        Ok(command)
+    }
+}
+
+/// Flags that keep the machine's paths out of the components: panic messages name source files,
+/// and the same source should give the same bytes, and so the same sha256, wherever it is built.
+fn remapped(paths: &[(&Path, &str)]) -> OsString {
+    let mut flags = OsString::new();
+    for (path, name) in paths {
+        if !flags.is_empty() {
+            flags.push("\u{1f}");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(path);
+        flags.push("=");
+        flags.push(name);
+    }
+    flags
+}
+
+fn cargo_home() -> anyhow::Result<PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(home.into());
+    }
+    let home = std::env::home_dir().context("there is no home directory")?;
+    Ok(home.join(".cargo"))
+}
+
+/// Where a compiler keeps its libraries.
+struct Sysroot {
+    path: PathBuf,
+    host: String,
+}
+
+impl Sysroot {
+    fn of(rustc: &Path) -> anyhow::Result<Sysroot> {
+        let path = ask(rustc, &["--print", "sysroot"])?;
+        let version = ask(rustc, &["--version", "--verbose"])?;
+        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+        let host = host.with_context(|| format!("{} names no host", rustc.display()))?;
+        Ok(Sysroot { path: path.trim().into(), host: host.to_owned() })
+    }
+
+    fn rustlib(&self) -> PathBuf {
+        self.path.join("lib/rustlib")
+    }
+
+    fn has_sources(&self) -> bool {
+        self.rustlib().join("src/rust/library/Cargo.lock").is_file()
+    }
+
+    fn linker(&self) -> Option<PathBuf> {
+        let linker = self.rustlib().join(&self.host).join("bin/rust-lld");
+        linker.is_file().then_some(linker)
+    }
+}
+
+fn ask(rustc: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(rustc)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("{} did not start", rustc.display()))?;
+    ensure!(output.status.success(), "{} {} failed", rustc.display(), arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
