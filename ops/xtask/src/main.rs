@@ -4,12 +4,13 @@
 //! CI both call, so it depends on little and does not know the crates it builds.
 
 mod arrows;
+mod guests;
 mod setup;
 mod shell;
 mod test;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -27,6 +28,14 @@ enum Command {
     Setup,
     /// Run every check that CI runs.
     Test,
+    /// Build the modules to WebAssembly components in target/modules.
+    Guests,
+    /// Build the benchmarks in release and run them; what follows `--` is theirs.
+    Bench {
+        /// Arguments of the benchmarks.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Check who depends on whom, and that no file names a machine.
     CheckArrows,
 }
@@ -36,6 +45,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Setup => setup::setup(&root),
         Command::Test => test::test(&root),
+        Command::Guests => guests(&root),
+        Command::Bench { arguments } => bench(&root, &arguments),
         Command::CheckArrows => arrows::check(&root),
     };
     match outcome {
@@ -45,6 +56,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn guests(root: &Path) -> anyhow::Result<()> {
+    setup::setup(root)?;
+    for built in guests::build(root)? {
+        let component = built.component.strip_prefix(root).unwrap_or(&built.component);
+        println!("{:<20} {}", built.name, component.display());
+    }
+    Ok(())
+}
+
+fn bench(root: &Path, arguments: &[String]) -> anyhow::Result<()> {
+    setup::setup(root)?;
+    guests::build(root)?;
+    // The daemon too: some figures are of a whole process, from kill to first commit.
+    let mut build = shell::cargo(root);
+    build.args(["build", "--release", "--package", "shepherd-cli", "--package", "shepherd-bench"]);
+    shell::run(&mut build)?;
+    shell::run(process::Command::new(root.join("target/release/shepherd-bench")).args(arguments))
 }
 
 /// The workspace's folder.

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 use crate::shell;
 
@@ -42,24 +42,28 @@ fn wasm_compiler() -> anyhow::Result<()> {
     if target.is_dir() || DEBIAN_PACKAGES.iter().all(|package| debian_has(package)) {
         return Ok(());
     }
-    let by_hand = format!(
-        "modules need a standard library for wasm32; one of these installs it:\n  \
-         rustup target add wasm32-unknown-unknown\n  \
-         apt-get install --no-install-recommends {}   # Debian 12, as root",
-        DEBIAN_PACKAGES.join(" ")
-    );
-    ensure!(shell::on_path("apt-get"), by_hand);
-
     println!("setup: installing {} (435 MB)", DEBIAN_PACKAGES.join(", "));
+    debian_install().map_err(|error| {
+        anyhow!(
+            "{error:#}\nModules need a standard library for wasm32. One of these installs it:\n  \
+             rustup target add wasm32-unknown-unknown\n  \
+             apt-get install --no-install-recommends {}   # Debian 12, as root",
+            DEBIAN_PACKAGES.join(" ")
+        )
+    })
+}
+
+fn debian_install() -> anyhow::Result<()> {
+    ensure!(shell::on_path("apt-get"), "there is no apt-get on this machine");
     let apt = |arguments: &[&str]| -> anyhow::Result<()> {
-        let mut command = env_as_root().with_context(|| by_hand.clone())?;
+        let mut command = env_as_root()?;
         command
             .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
             // Another installation may hold the lock for a while.
             .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
             .args(arguments)
             .stdin(Stdio::null());
-        shell::run(&mut command).with_context(|| by_hand.clone())
+        shell::run(&mut command)
     };
     apt(&["update"])?;
     apt(&[&["install", "-y", "--no-install-recommends"], &DEBIAN_PACKAGES[..]].concat())

@@ -25,10 +25,11 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// The cargo that runs us, in the workspace.
+/// The cargo that runs us, in the workspace. What it builds goes to `target`, where the rest
+/// of xtask looks for it.
 pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root);
+    command.current_dir(root).env("CARGO_TARGET_DIR", root.join("target"));
     command
 }
 

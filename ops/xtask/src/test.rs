@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::{arrows, setup, shell};
+use crate::{arrows, guests, setup, shell};
 
 /// Sets up and runs all checks.
 pub fn test(root: &Path) -> anyhow::Result<()> {
@@ -18,6 +18,8 @@ pub fn test(root: &Path) -> anyhow::Result<()> {
     let mut report = Report::default();
     report.check("format", || shell::run(shell::cargo(root).args(["fmt", "--all", "--check"])));
     report.check("arrows", || arrows::check(root));
+    // Before whatever embeds or starts a component.
+    report.check("modules", || guests::build(root).map(drop));
     report.check("clippy", || {
         let mut clippy = shell::cargo(root);
         clippy.args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
