@@ -1,0 +1,383 @@
+//! What is left after crashes, cuts, flipped bits and strange directories.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use common::{
+    LANE, Outcome, append_all, catch_up, forked, journal, lane, open, options, outcome, seed,
+    snapshot, step, straight,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use shepherd_log::{Applied, Finding, Offset, OpenError, ReadError, Store, Writes};
+
+/// A store in the middle of its work, and what it must look like after each commit.
+struct Worked {
+    dir: tempfile::TempDir,
+    /// Outcome after each commit number.
+    outcomes: BTreeMap<u64, Outcome>,
+}
+
+/// Appends a forked chain record by record and steps after each, keeping every outcome.
+fn worked(seed: u64) -> Worked {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let journal = journal(&store);
+    let mut lane = lane(&store);
+    let mut outcomes = BTreeMap::from([(0, outcome(&store))]);
+    for record in forked(seed, 60, 4).records {
+        journal.append(journal.tail().offset, &[record]).unwrap();
+        let cursor = step(&mut lane, 1);
+        outcomes.insert(cursor.commit, outcome(&store));
+    }
+    drop((lane, journal, store));
+    Worked { dir, outcomes }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// The write-ahead log of the engine, the one file that the last commits live in.
+fn write_ahead_log(dir: &Path) -> PathBuf {
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
+    let mut logs: Vec<PathBuf> = files(dir).into_iter().filter(is_log).collect();
+    assert_eq!(logs.len(), 1, "this little work fits one log");
+    logs.remove(0)
+}
+
+/// End of the bytes that were written; the engine fills the file up with zeros.
+fn written_bytes(file: &Path) -> u64 {
+    let bytes = fs::read(file).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Opened {
+    /// The store refused, and said why.
+    Refused,
+    /// It opened to a whole number of steps.
+    At(u64),
+}
+
+/// Opens a damaged copy and insists that it either refuses or shows a moment that really was.
+fn check(damaged: &Path, worked: &Worked, what: &str) -> Opened {
+    // The engine itself may panic over damage. That is loud, and nothing was served.
+    let opened = catch_unwind(AssertUnwindSafe(|| Store::open(damaged, options())));
+    let Ok(Ok(store)) = opened else { return Opened::Refused };
+    let Some(snapshot) = store.lane_snapshot(&LANE.parse().unwrap()).unwrap() else {
+        assert_eq!(store.cursors().unwrap(), [], "{what}");
+        return Opened::At(0);
+    };
+    let commit = snapshot.cursor().commit;
+    assert_eq!(outcome(&store), worked.outcomes[&commit], "{what}: commit {commit}");
+    let journal = journal(&store);
+    assert!(snapshot.cursor().next <= journal.tail().offset, "{what}");
+    let report = journal.verify(Offset::START..journal.tail().offset, |_| Ok(())).unwrap();
+    assert!(report.is_clean(), "{what}: {:?}", report.problems);
+    Opened::At(commit)
+}
+
+/// Lets the mark fall behind as far as it may: it is not written when the copy is taken in time.
+fn lower_the_mark(worked: &Worked, damaged: &Path) {
+    let fresh = tempfile::tempdir().unwrap();
+    drop(open(fresh.path()));
+    let mark = Path::new("store").join("highwater");
+    fs::copy(fresh.path().join(&mark), damaged.join(&mark)).unwrap();
+    assert!(worked.dir.path().join(&mark).exists());
+}
+
+#[test]
+fn a_log_cut_anywhere_shows_a_whole_number_of_steps() {
+    let seed = seed();
+    let worked = worked(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut commits = Vec::new();
+    for round in 0..60 {
+        let copied = tempfile::tempdir().unwrap();
+        copy(worked.dir.path(), copied.path());
+        lower_the_mark(&worked, copied.path());
+        let log = write_ahead_log(copied.path());
+        let cut = rng.random_range(0..written_bytes(&log));
+        let file = File::options().write(true).open(&log).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(cut).unwrap();
+        let zeroed = round % 2 == 0;
+        if zeroed {
+            file.set_len(length).unwrap();
+        }
+        drop(file);
+        let what = format!("log cut at byte {cut}, zeroed {zeroed}");
+        if let Opened::At(commit) = check(copied.path(), &worked, &what) {
+            commits.push(commit);
+        }
+    }
+    commits.sort_unstable();
+    commits.dedup();
+    assert!(commits.len() > 5, "cuts showed only commits {commits:?}");
+}
+
+#[test]
+fn a_log_cut_below_the_mark_is_refused() {
+    let worked = worked(seed());
+    let log = write_ahead_log(worked.dir.path());
+    let file = File::options().write(true).open(&log).unwrap();
+    file.set_len(written_bytes(&log) / 2).unwrap();
+    let refused = Store::open(worked.dir.path(), options()).err().expect("half is missing");
+    let OpenError::Untrusted { findings, .. } = &refused else { panic!("{refused}") };
+    assert!(
+        findings.iter().any(|finding| matches!(finding, Finding::JournalBelowMark { .. })),
+        "{refused}"
+    );
+    assert!(
+        findings.iter().any(|finding| matches!(finding, Finding::LaneBelowMark { .. })),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_flipped_bit_never_shows_a_moment_that_was_not() {
+    let seed = seed();
+    let worked = worked(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (mut refused, mut shown) = (0, 0);
+    for _ in 0..150 {
+        let copied = tempfile::tempdir().unwrap();
+        copy(worked.dir.path(), copied.path());
+        lower_the_mark(&worked, copied.path());
+        // Most of the damage goes where the last commits are.
+        let file = if rng.random_bool(0.8) {
+            write_ahead_log(copied.path())
+        } else {
+            let all = files(copied.path());
+            all[rng.random_range(0..all.len())].clone()
+        };
+        let Some(last) = written_bytes(&file).checked_sub(1) else { continue };
+        let (at, bit) = (rng.random_range(0..=last), rng.random_range(0..8));
+        flip(&file, at, bit);
+        let name = file.strip_prefix(copied.path()).unwrap().display().to_string();
+        match check(copied.path(), &worked, &format!("{name}: byte {at}, bit {bit}")) {
+            Opened::Refused => refused += 1,
+            Opened::At(_) => shown += 1,
+        }
+    }
+    println!("{refused} flips refused, {shown} showed a moment that was");
+    assert!(refused > 20, "damage must usually be noticed: {refused} of 150");
+}
+
+fn flip(file: &Path, at: u64, bit: u8) {
+    let mut file = File::options().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[byte[0] ^ (1 << bit)]).unwrap();
+}
+
+/// Opens the engine below the store, to do what no operation of the store does.
+fn with_engine(dir: &Path, change: impl FnOnce(&fjall::Database)) {
+    let database = fjall::Database::builder(dir.join("store").join("db")).open().unwrap();
+    change(&database);
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
+fn keyspace(database: &fjall::Database, name: &str) -> fjall::Keyspace {
+    database.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap()
+}
+
+#[test]
+fn an_old_cursor_that_comes_back_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let advance = |records_max| {
+        let store = open(dir.path());
+        append_all(&journal(&store), &if records_max == 4 { straight(0, 20) } else { vec![] });
+        step(&mut lane(&store), records_max);
+    };
+    advance(4);
+    let key = 0u32.to_be_bytes();
+    let mut old = None;
+    with_engine(dir.path(), |database| {
+        old = keyspace(database, "cursors").get(key).unwrap();
+    });
+    advance(3);
+    with_engine(dir.path(), |database| {
+        keyspace(database, "cursors").insert(key, old.expect("the cursor row")).unwrap();
+    });
+    let refused = Store::open(dir.path(), options()).err().expect("the cursor is old");
+    let OpenError::Untrusted { findings, .. } = &refused else { panic!("{refused}") };
+    assert!(
+        findings.iter().any(|finding| matches!(
+            finding,
+            Finding::CursorAndCommitDiffer { cursor, commit, .. }
+                if cursor.contains("commit 1, next 4") && commit.contains("commit 2, next 7")
+        )),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_damaged_record_is_named_and_nothing_after_it_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    append_all(&journal(&open(dir.path())), &straight(0, 3000));
+    let key = [7u64.to_be_bytes().as_slice(), &[0, 0]].concat();
+    with_engine(dir.path(), |database| {
+        let segment = keyspace(database, "journal-00000-00000000");
+        let mut bytes = segment.get(&key).unwrap().unwrap().to_vec();
+        bytes[100] ^= 1;
+        segment.insert(&key, bytes).unwrap();
+    });
+    let journal = journal(&open(dir.path()));
+    let read: Vec<_> = journal.read(Offset::new(6)..Offset::new(9)).collect();
+    assert!(read[0].is_ok() && read[2].is_ok());
+    assert!(
+        matches!(read[1], Err(ReadError::Corrupt { offset, .. }) if offset == Offset::new(7))
+    );
+    let report = journal.verify(Offset::START..Offset::new(3000), |_| Ok(())).unwrap();
+    assert_eq!(report.problems.len(), 1);
+    assert_eq!(report.problems[0].offset, Offset::new(7));
+}
+
+#[test]
+fn a_missing_or_foreign_mark_is_refused() {
+    let worked = worked(seed());
+    let mark = worked.dir.path().join("store").join("highwater");
+    let own = fs::read(&mark).unwrap();
+    fs::remove_file(&mark).unwrap();
+    assert!(matches!(
+        Store::open(worked.dir.path(), options()),
+        Err(OpenError::Untrusted { findings, .. }) if matches!(findings[..], [Finding::Highwater(_)])
+    ));
+    // The mark of another history of the same length.
+    let other = self::worked(seed().wrapping_add(1));
+    fs::copy(other.dir.path().join("store").join("highwater"), &mark).unwrap();
+    assert!(matches!(
+        Store::open(worked.dir.path(), options()),
+        Err(OpenError::Untrusted { findings, .. })
+            if findings.iter().any(|finding| matches!(finding, Finding::JournalChanged { .. }))
+    ));
+    fs::write(&mark, own).unwrap();
+    assert!(Store::open(worked.dir.path(), options()).is_ok());
+}
+
+#[test]
+fn a_store_is_open_in_one_place_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = open(dir.path());
+    assert!(matches!(Store::open(dir.path(), options()), Err(OpenError::Locked { .. })));
+    drop(held);
+    assert!(Store::open(dir.path(), options()).is_ok());
+}
+
+#[test]
+fn a_newer_format_is_refused_before_anything_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let format = dir.path().join("store").join("format");
+    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 1\n");
+    fs::write(&format, "shepherd store format 2\n").unwrap();
+    assert!(matches!(
+        Store::open(dir.path(), options()),
+        Err(OpenError::NewerFormat { found: 2, .. })
+    ));
+    fs::write(&format, "something else\n").unwrap();
+    assert!(matches!(
+        Store::open(dir.path(), options()),
+        Err(OpenError::Untrusted { findings, .. }) if matches!(findings[..], [Finding::Format { .. }])
+    ));
+}
+
+#[test]
+fn a_creation_that_was_killed_leaves_nothing_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    // No process has this number: it is above the kernel's limit.
+    let leftover = dir.path().join("store.init-4999999");
+    fs::create_dir_all(leftover.join("db")).unwrap();
+    fs::write(leftover.join("db").join("half"), "half").unwrap();
+    drop(open(dir.path()));
+    assert!(!leftover.exists());
+    assert!(Store::open(dir.path(), options()).is_ok());
+}
+
+#[test]
+fn a_snapshot_never_shows_half_a_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    append_all(&journal(&store), &straight(0, 300));
+    let mut lane = lane(&store);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for number in 0..300u64 {
+                let value = Some([number.to_be_bytes(); 64].as_flattened().to_vec());
+                let writes =
+                    Writes::from([(b"left".to_vec(), value.clone()), (b"right".to_vec(), value)]);
+                let mut step = lane.begin();
+                let applied = Applied { writes, ..Applied::default() };
+                step.apply(common::block_ref(number, 0), applied).unwrap();
+                step.commit(common::MODULE).unwrap();
+            }
+        });
+        let mut looks = 0u64;
+        while !writer.is_finished() {
+            let snapshot = snapshot(&store);
+            let (left, right) = (snapshot.get(b"left").unwrap(), snapshot.get(b"right").unwrap());
+            assert_eq!(left, right);
+            let expected = snapshot.cursor().block.map(|block| block.number.to_be_bytes());
+            let shown = left.map(|value| *value.first_chunk::<8>().unwrap());
+            assert_eq!(shown, expected);
+            looks += 1;
+        }
+        println!("{looks} snapshots");
+    });
+}
+
+#[test]
+fn work_goes_on_after_every_cut() {
+    let seed = seed();
+    let forked = forked(seed, 60, 4);
+    let expected = common::fresh_outcome(&forked.records);
+    let worked = worked(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut went_on = 0;
+    for _ in 0..15 {
+        let copied = tempfile::tempdir().unwrap();
+        copy(worked.dir.path(), copied.path());
+        lower_the_mark(&worked, copied.path());
+        let log = write_ahead_log(copied.path());
+        let cut = rng.random_range(0..written_bytes(&log));
+        File::options().write(true).open(&log).unwrap().set_len(cut).unwrap();
+        let opened = catch_unwind(AssertUnwindSafe(|| Store::open(copied.path(), options())));
+        let Ok(Ok(store)) = opened else { continue };
+        let journal = journal(&store);
+        let have = usize::try_from(journal.tail().offset.get()).unwrap();
+        append_all(&journal, &forked.records[have..]);
+        catch_up(&mut lane(&store), || 1);
+        assert_eq!(outcome(&store), expected, "log cut at byte {cut}");
+        went_on += 1;
+    }
+    assert!(went_on > 0);
+}
