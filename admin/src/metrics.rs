@@ -29,13 +29,15 @@ struct ChainStateLabels {
 /// Labels of a lane.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct LaneLabels {
-    lane: String,
+    module: String,
+    chain: String,
 }
 
 /// Labels of a lane in one of its states.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct LaneStateLabels {
-    lane: String,
+    module: String,
+    chain: String,
     state: String,
 }
 
@@ -43,9 +45,7 @@ struct LaneStateLabels {
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     tail: Family<ChainLabels, Gauge<u64, AtomicU64>>,
-    head: Family<ChainLabels, Gauge<u64, AtomicU64>>,
     head_timestamp: Family<ChainLabels, Gauge<u64, AtomicU64>>,
-    node_head: Family<ChainLabels, Gauge<u64, AtomicU64>>,
     chain_state: Family<ChainStateLabels, Gauge>,
     lag_records: Family<LaneLabels, Gauge<u64, AtomicU64>>,
     lag_blocks: Family<LaneLabels, Gauge<u64, AtomicU64>>,
@@ -68,19 +68,9 @@ impl Metrics {
             &metrics.tail,
         );
         chain(
-            "shepherd_chain_head_block",
-            "Number of the newest block in the chain's journal",
-            &metrics.head,
-        );
-        chain(
             "shepherd_chain_head_timestamp_seconds",
             "Time of the newest block in the chain's journal, in seconds since 1970",
             &metrics.head_timestamp,
-        );
-        chain(
-            "shepherd_chain_node_head_block",
-            "Number of the newest block that an endpoint announced",
-            &metrics.node_head,
         );
         registry.register(
             "shepherd_chain_state",
@@ -114,22 +104,19 @@ impl Metrics {
             let tail = chain.tail.parse().expect("a view's offset is a number");
             self.tail.get_or_create(&labels).set(tail);
             if let Some(head) = &chain.head {
-                self.head.get_or_create(&labels).set(head.block.number);
                 self.head_timestamp.get_or_create(&labels).set(head.timestamp);
-            }
-            if let Some(number) = chain.node_head {
-                self.node_head.get_or_create(&labels).set(number);
             }
             let state = chain.state.name.clone();
             let labels = ChainStateLabels { chain: chain.name.clone(), state };
             self.chain_state.get_or_create(&labels).set(1);
         }
         for cursor in cursors {
-            let labels = LaneLabels { lane: cursor.lane.clone() };
+            let (module, chain) = (cursor.module.clone(), cursor.chain.clone());
+            let labels = LaneLabels { module: module.clone(), chain: chain.clone() };
             self.lag_records.get_or_create(&labels).set(cursor.lag_records);
             self.lag_blocks.get_or_create(&labels).set(cursor.lag_blocks);
             let state = cursor.state.name.clone();
-            let labels = LaneStateLabels { lane: cursor.lane.clone(), state };
+            let labels = LaneStateLabels { module, chain, state };
             self.lane_state.get_or_create(&labels).set(1);
         }
     }

@@ -93,19 +93,29 @@ async fn health() -> Json<HealthView> {
 
 async fn ready(State(context): State<Context>) -> Result<Response, Problem> {
     let (chains, cursors) = everything(&context).await?;
-    let chains =
-        chains.chains.into_iter().map(|chain| (format!("chain {}", chain.name), chain.state));
+    // A chain that no endpoint has told anything of is still starting, whatever it waits for.
+    let chains = chains
+        .chains
+        .into_iter()
+        .filter(|chain| not_at_work(&chain.state) || chain.node_head.is_none())
+        .map(|chain| (format!("chain {}", chain.name), chain.state));
     // A lane that nobody runs is no reason: its module was taken out of the configuration.
-    let lanes =
-        cursors.cursors.into_iter().map(|cursor| (format!("lane {}", cursor.lane), cursor.state));
+    let lanes = cursors
+        .cursors
+        .into_iter()
+        .filter(|cursor| not_at_work(&cursor.state))
+        .map(|cursor| (format!("lane {}", cursor.lane), cursor.state));
     let reasons: Vec<NotReadyView> = chains
         .chain(lanes)
-        .filter(|(_, state)| NOT_READY.contains(&state.name.as_str()))
         .map(|(what, state)| NotReadyView { what, state: state.name, reason: state.reason })
         .collect();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let view = ReadyView { ready: reasons.is_empty(), reasons };
     Ok((status, Json(view)).into_response())
+}
+
+fn not_at_work(state: &StateView) -> bool {
+    NOT_READY.contains(&state.name.as_str())
 }
 
 async fn metrics(State(context): State<Context>) -> Result<Response, Problem> {
@@ -230,11 +240,10 @@ async fn verify(
     let limit = limit(query.limit, VERIFY_RECORDS_MAX, VERIFY_RECORDS_MAX)?;
     let from = Offset::new(query.from.unwrap_or(0));
     let permit = context.verifying.clone().acquire_owned().await.expect("it is never closed");
-    let check = context.sources.check;
     blocking(move || {
         // Kept until the work is done, even when nobody waits for the answer any more.
         let _permit = permit;
-        query::verify(&journal, from, limit, check)
+        query::verify(&journal, from, limit)
     })
     .await
     .map(Json)

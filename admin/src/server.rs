@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Metrics,
-    query::{LaneReport, RecordCheck},
+    query::LaneReport,
     routes::{self, Context},
     view::{EndpointView, StateView},
 };
@@ -49,8 +49,6 @@ pub struct Sources {
     pub chains: Box<dyn Fn() -> Vec<ChainReport> + Send + Sync>,
     /// What the lanes say of themselves.
     pub lanes: Box<dyn Fn() -> Vec<(LaneId, LaneReport)> + Send + Sync>,
-    /// What `journal verify` checks in each record beyond what the store knows.
-    pub check: RecordCheck,
     /// The gauges set at each scrape.
     pub metrics: Metrics,
     /// Everything that is measured.

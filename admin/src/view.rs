@@ -89,10 +89,10 @@ pub struct EndpointView {
     pub state: String,
     /// The last thing that went wrong with it.
     pub last_error: Option<String>,
-    /// Requests sent to it since the process started.
-    pub requests: u64,
-    /// How many of them failed.
-    pub failures: u64,
+    /// Calls sent to it since the process started.
+    pub calls: u64,
+    /// Failures since it last answered.
+    pub failures_in_a_row: u32,
 }
 
 /// `/v1/cursors`.

@@ -76,7 +76,6 @@ impl Api {
                 let state = StateView::new("waiting", Some("a node".to_owned()), None);
                 vec![(LANE.parse().unwrap(), LaneReport { state, faults: 3 })]
             }),
-            check: |_| Ok(()),
             metrics,
             registry,
         };
@@ -141,8 +140,8 @@ fn chain_report(state: StateView) -> ChainReport {
         url: "http://127.0.0.1:8545".to_owned(),
         state: "ready".to_owned(),
         last_error: None,
-        requests: 7,
-        failures: 0,
+        calls: 7,
+        failures_in_a_row: 0,
     };
     let name = "testnet".parse().unwrap();
     ChainReport { name, chain_id: 31337, state, node_head: Some(14), endpoints: vec![endpoint] }
@@ -289,11 +288,11 @@ fn metrics_follow_the_views() {
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
     for line in [
-        "shepherd_chain_head_block{chain=\"testnet\"} 13",
+        "shepherd_chain_head_timestamp_seconds{chain=\"testnet\"} 1700000000",
         "shepherd_chain_journal_tail_records{chain=\"testnet\"} 6",
         "shepherd_chain_state{chain=\"testnet\",state=\"following\"} 1",
-        "shepherd_lane_lag_records{lane=\"toy@testnet\"} 4",
-        "shepherd_lane_state{lane=\"toy@testnet\",state=\"waiting\"} 1",
+        "shepherd_lane_lag_records{module=\"toy\",chain=\"testnet\"} 4",
+        "shepherd_lane_state{module=\"toy\",chain=\"testnet\",state=\"waiting\"} 1",
     ] {
         assert!(body.lines().any(|found| found == line), "{line}\n{body}");
     }

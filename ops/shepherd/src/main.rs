@@ -1,2 +1,53 @@
-//! Not written yet.
-fn main() {}
+//! The shepherd binary.
+
+mod check;
+mod cli;
+mod config;
+mod daemon;
+mod data;
+mod exit;
+mod init;
+mod inspect;
+mod mask;
+mod modules;
+mod run;
+mod show;
+mod telemetry;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command, CursorCommand, JournalCommand, ModuleCommand, StateCommand},
+    exit::Failure,
+};
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code() as u8)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Run = cli.command {
+        return run::run(config::load(&cli.config)?);
+    }
+    telemetry::for_command();
+    let config = || config::load(&cli.config);
+    match &cli.command {
+        Command::Run => unreachable!("returned above"),
+        Command::Init => init::init(&cli.config),
+        Command::Check(args) => check::check(&cli.config, args),
+        Command::Cursor(CursorCommand::List(args)) => data::cursors(&config()?, args),
+        Command::Journal(JournalCommand::Tail(args)) => data::tail(&config()?, args),
+        Command::Journal(JournalCommand::Verify(args)) => data::verify(&config()?, args),
+        Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),
+        Command::State(StateCommand::List(args)) => data::state(&config()?, args),
+    }
+}

@@ -1,0 +1,230 @@
+//! The command line, as people type it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use shepherd_log::{ChainName, LaneId};
+
+use crate::exit;
+
+/// Runs on-chain automation that must not miss anything.
+///
+/// Shepherd writes every block and log of an EVM chain into a journal, feeds sandboxed
+/// WebAssembly modules from it, and commits each module's state together with its cursor.
+#[derive(Debug, Parser)]
+#[command(name = "shepherd", version, after_long_help = exit::TABLE, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "SHEPHERD_CONFIG",
+        default_value = "shepherd.toml"
+    )]
+    pub config: PathBuf,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented configuration file
+    #[command(after_help = "\
+Example:
+  shepherd init --config /etc/shepherd/shepherd.toml
+
+An existing file is never overwritten.")]
+    Init,
+
+    /// Test the configuration, the modules and the endpoints: all problems at once
+    #[command(after_help = "\
+Example:
+  shepherd check && shepherd run
+
+Ends with 0, or with the problems' exit code (see `shepherd --help`); with 1 when they are of
+several kinds. Changes nothing: the data directory is not opened.")]
+    Check(Json),
+
+    /// Follow the chains and run the modules until SIGINT or SIGTERM
+    #[command(after_help = "\
+Example:
+  SHEPHERD_CONFIG=/etc/shepherd/shepherd.toml shepherd run
+
+The first signal finishes or drops the step in hand and stops within 30 seconds; a second one
+stops at once. Neither loses anything.")]
+    Run,
+
+    /// Where each lane is, and why
+    #[command(subcommand)]
+    Cursor(CursorCommand),
+
+    /// The records of a chain
+    #[command(subcommand)]
+    Journal(JournalCommand),
+
+    /// Modules before they run
+    #[command(subcommand)]
+    Module(ModuleCommand),
+
+    /// What a module computed
+    #[command(subcommand)]
+    State(StateCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CursorCommand {
+    /// One line for each lane: its state, its cursor and how far it is behind
+    #[command(after_help = "\
+Example:
+  shepherd cursor list --json | jq '.cursors[] | select(.lag_records > 0)'
+
+Asks the running daemon, or reads the data directory when none is running.")]
+    List(Json),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// The last records
+    #[command(after_help = "\
+Example:
+  shepherd journal tail --chain sepolia -n 5 --follow")]
+    Tail(Tail),
+
+    /// Read the whole journal and check every record against its checksum, its digest chain and
+    /// its parent
+    #[command(after_help = "\
+Example:
+  shepherd journal verify --chain sepolia
+
+Ends with 0 when every record holds, with 8 otherwise.")]
+    Verify(Verify),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModuleCommand {
+    /// What a module imports and is granted, its size and its sha256
+    #[command(after_help = "\
+Example:
+  shepherd module inspect modules/token-ledger/module.toml
+
+With the module's manifest the imports are checked against what it grants; a .wasm file alone
+shows the imports.")]
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// The entries of a lane's state, in the order of their keys
+    #[command(after_help = "\
+Example:
+  shepherd state list token-ledger@sepolia --prefix 0x62 --limit 20")]
+    List(State),
+}
+
+#[derive(Args, Debug)]
+pub struct Json {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Tail {
+    /// The chain; needed when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// How many records to start with
+    #[arg(short = 'n', long = "records", value_name = "N", default_value_t = 10)]
+    pub records: u64,
+
+    /// Go on with each record that is appended; needs a running daemon
+    #[arg(long, short)]
+    pub follow: bool,
+
+    /// Print JSON, one record a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// The chain; all of them when left out
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// A module.toml or a .wasm component
+    pub file: PathBuf,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct State {
+    /// The lane, as MODULE@CHAIN
+    pub lane: LaneId,
+
+    /// Only keys that start with these bytes
+    #[arg(long, value_name = "0xHEX", default_value = "0x", value_parser = hex_bytes, hide_default_value = true)]
+    pub prefix: Bytes,
+
+    /// Only keys after this one: the way to the next page
+    #[arg(long, value_name = "0xHEX", value_parser = hex_bytes)]
+    pub after: Option<Bytes>,
+
+    /// How many entries at most
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Bytes that were written as 0x and hexadecimal digits.
+pub type Bytes = std::sync::Arc<[u8]>;
+
+fn hex_bytes(text: &str) -> Result<Bytes, String> {
+    // Without the prefix `10` could be meant as a number.
+    let digits = text.strip_prefix("0x").ok_or("write bytes as 0x and hexadecimal digits")?;
+    hex::decode(digits).map(Bytes::from).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn visit(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example:\n  "), "{path} has no example");
+                assert!(help.contains("shepherd"), "{path}");
+            }
+            for command in command.get_subcommands() {
+                visit(command, &path);
+            }
+        }
+        visit(&Cli::command(), "");
+    }
+}

@@ -1,0 +1,674 @@
+//! `shepherd.toml`: what the operator wrote, checked, as types.
+//!
+//! ```text
+//! data_dir ──────────── where the journal, the cursors and the state live
+//! [admin] [log] ─────── how people look in
+//! [chains.NAME] ─────── what is followed, and through which endpoints
+//! [[modules]] ───────── what runs, pinned by sha256, and on which chains
+//! ```
+//!
+//! A [`Config`] exists only when every value was accepted. Otherwise [`load`] returns every
+//! problem it found, each with its line.
+
+mod reader;
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use reader::{Reader, Section, Wrong, expected, number, parsed, string};
+use serde::de::DeserializeOwned;
+use shepherd_host::{Overrides, Sha256};
+use shepherd_ingest::Trust;
+use shepherd_log::ChainName;
+use shepherd_rpc::{InvalidEndpoint, Redacted};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::{Code, Failure, Place, Problem, file_problem};
+
+/// The commented file that `shepherd init` writes.
+pub const TEMPLATE: &str = include_str!("config/template.toml");
+
+/// Where the admin server listens when the file does not say.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7878);
+
+/// The deepest limit that is accepted: undo is kept for this many blocks and lane.
+const REORG_DEPTH_LIMIT: u64 = 100_000;
+
+/// Everything in `shepherd.toml`.
+#[derive(Debug)]
+pub struct Config {
+    /// The data directory; relative paths were taken from the file's own directory.
+    pub data_dir: PathBuf,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[log]`.
+    pub log: Log,
+    /// `[chains.NAME]`, by name. Never empty.
+    pub chains: Vec<Chain>,
+    /// `[[modules]]`, in the file's order.
+    pub modules: Vec<Module>,
+}
+
+/// `[admin]`: the HTTP server for people and monitoring.
+#[derive(Debug)]
+pub struct Admin {
+    /// A loopback address.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`: what the process says about itself.
+#[derive(Debug)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// What is said: a level, or a list of `target=level`.
+    pub level: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// `[chains.NAME]`: one chain to follow.
+#[derive(Debug)]
+pub struct Chain {
+    /// What the operator calls it.
+    pub name: ChainName,
+    /// The id that its endpoints must answer.
+    pub chain_id: u64,
+    /// Never empty.
+    pub endpoints: Vec<Redacted>,
+    /// How it is followed.
+    pub follow: shepherd_ingest::Config,
+    /// Where its endpoints are written.
+    pub place: Place,
+}
+
+/// `[[modules]]`: one module and where it runs.
+#[derive(Debug)]
+pub struct Module {
+    /// Path of its `module.toml`.
+    pub manifest: PathBuf,
+    /// The only component that may run.
+    pub sha256: Sha256,
+    /// The chains it runs on: all of them when the file does not say. Never empty.
+    pub chains: Vec<ChainName>,
+    /// What takes the place of the manifest's own configuration and addresses.
+    pub overrides: Overrides,
+    /// Where its manifest is named.
+    pub manifest_place: Place,
+    /// Where its component is pinned.
+    pub sha256_place: Place,
+}
+
+/// Reads and checks a configuration file.
+pub fn load(file: &Path) -> Result<Config, Failure> {
+    let text = fs::read_to_string(file).map_err(|error| {
+        let problem = file_problem(Code::Configuration, "read the configuration", file, &error);
+        problem.help("name another file with --config, or write one with `shepherd init`")
+    })?;
+    parse(file, &text, &|name| env::var(name).ok()).map_err(|problems| Failure { problems })
+}
+
+/// Checks a configuration's text; `variable` looks up `${NAME}`.
+fn parse(
+    file: &Path,
+    text: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<Problem>> {
+    let reader = Reader::new(file, text);
+    let Some(table) = reader.parse() else {
+        return Err(reader.into_problems());
+    };
+    let config = read(&reader, &table, file, variable);
+    match (config, reader.into_problems()) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => {
+            assert!(!problems.is_empty(), "a value was refused without saying why");
+            Err(problems)
+        }
+    }
+}
+
+/// The configuration, or `None` when something that it needs was reported.
+fn read(
+    reader: &Reader<'_>,
+    table: &DeTable<'_>,
+    file: &Path,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<Config> {
+    let base = file.parent().unwrap_or(Path::new(""));
+    let mut root = Section::new(reader, table, 0..0);
+    let data_dir = root.required("data_dir", path);
+    let admin = read_admin(reader, &mut root);
+    let log = read_log(reader, &mut root);
+    let chains = read_chains(reader, &mut root, variable);
+    let names = chain_names(table);
+    let modules = read_modules(reader, &mut root, base, &names);
+    root.finish();
+    Some(Config {
+        data_dir: base.join(data_dir?),
+        admin: admin?,
+        log: log?,
+        chains: chains?,
+        modules: modules?,
+    })
+}
+
+fn read_admin(reader: &Reader<'_>, root: &mut Section<'_, '_>) -> Option<Admin> {
+    let Some(value) = root.value("admin") else {
+        return Some(Admin { listen: ADMIN_LISTEN });
+    };
+    let mut admin = Section::new(reader, as_table(reader, "admin", value)?, value.span());
+    let listen = match admin.value("listen") {
+        None => Some(ADMIN_LISTEN),
+        Some(_) => admin.optional("listen", loopback),
+    };
+    admin.finish();
+    Some(Admin { listen: listen? })
+}
+
+fn read_log(reader: &Reader<'_>, root: &mut Section<'_, '_>) -> Option<Log> {
+    let default = || Log { format: LogFormat::Auto, level: "info".to_owned() };
+    let Some(value) = root.value("log") else {
+        return Some(default());
+    };
+    let mut log = Section::new(reader, as_table(reader, "log", value)?, value.span());
+    let format = log.optional("format", |value| {
+        one_of(
+            value,
+            &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)],
+        )
+    });
+    let level = log.optional("level", log_level);
+    log.finish();
+    let Log { format: default_format, level: default_level } = default();
+    Some(Log { format: format.unwrap_or(default_format), level: level.unwrap_or(default_level) })
+}
+
+fn read_chains(
+    reader: &Reader<'_>,
+    root: &mut Section<'_, '_>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<Vec<Chain>> {
+    let Some(value) = root.value("chains") else {
+        let wrong = Wrong::new("no chain is configured");
+        reader.wrong(0..0, wrong.help("add a table such as [chains.sepolia]; see `shepherd init`"));
+        return None;
+    };
+    let table = as_table(reader, "chains", value)?;
+    if table.is_empty() {
+        reader.wrong(value.span(), Wrong::new("no chain is configured"));
+        return None;
+    }
+    // Collected first, so that every chain is looked at.
+    let chains: Vec<Option<Chain>> = table
+        .iter()
+        .map(|(key, value)| {
+            let name = key.get_ref().parse::<ChainName>();
+            if let Err(error) = &name {
+                reader.wrong(key.span(), Wrong::new(error.to_string()));
+            }
+            let table = as_table(reader, key.get_ref(), value)?;
+            let section = Section::new(reader, table, key.span());
+            read_chain(reader, section, name.ok(), variable)
+        })
+        .collect();
+    chains.into_iter().collect()
+}
+
+fn read_chain(
+    reader: &Reader<'_>,
+    mut chain: Section<'_, '_>,
+    name: Option<ChainName>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<Chain> {
+    let chain_id = chain.required("chain_id", |value| between(value, 1, u64::MAX));
+    let place = reader.place(chain.span_of("endpoints"));
+    let endpoints = match chain.value("endpoints") {
+        None => chain.required("endpoints", |_| Ok(Vec::new())),
+        Some(_) => chain.list("endpoints", |value| endpoint(value, variable)),
+    };
+    if let (Some([]), Some(_)) = (endpoints.as_deref(), chain.value("endpoints")) {
+        let wrong = Wrong::new("`endpoints` is empty: a chain needs at least one node");
+        reader.wrong(chain.span_of("endpoints"), wrong);
+    }
+    let start_block = chain.required("start_block", number);
+    let reorg_depth_max =
+        chain.optional("reorg_depth_max", |value| between(value, 1, REORG_DEPTH_LIMIT));
+    let trust = chain.optional("trust", parsed::<Trust>);
+    let poll_interval = chain.optional("poll_interval", poll_interval);
+    let fetch_parallel = chain.optional("fetch_parallel", |value| between(value, 1, 64));
+    let batch_blocks_max = chain.optional("batch_blocks_max", |value| between(value, 1, 1000));
+    chain.finish();
+    let defaults = shepherd_ingest::Config::default();
+    let small = |number: Option<u64>| number.map(|number| number as usize);
+    Some(Chain {
+        name: name?,
+        chain_id: chain_id?,
+        endpoints: endpoints?,
+        follow: shepherd_ingest::Config {
+            start_block: start_block?,
+            reorg_depth_max: reorg_depth_max.unwrap_or(defaults.reorg_depth_max),
+            trust: trust.unwrap_or(defaults.trust),
+            poll_interval: poll_interval.unwrap_or(defaults.poll_interval),
+            fetch_parallel: small(fetch_parallel).unwrap_or(defaults.fetch_parallel),
+            batch_blocks_max: small(batch_blocks_max).unwrap_or(defaults.batch_blocks_max),
+            ..defaults
+        },
+        place,
+    })
+}
+
+fn read_modules(
+    reader: &Reader<'_>,
+    root: &mut Section<'_, '_>,
+    base: &Path,
+    names: &[ChainName],
+) -> Option<Vec<Module>> {
+    let Some(value) = root.value("modules") else {
+        return Some(Vec::new());
+    };
+    let Some(array) = value.get_ref().as_array() else {
+        let wrong = expected("an array of tables", value.get_ref());
+        reader.wrong(value.span(), wrong.help("write each module under its own [[modules]]"));
+        return None;
+    };
+    let modules: Vec<Option<Module>> = array
+        .iter()
+        .map(|value| {
+            let table = as_table(reader, "modules", value)?;
+            let section = Section::new(reader, table, value.span());
+            read_module(reader, section, base, names)
+        })
+        .collect();
+    modules.into_iter().collect()
+}
+
+fn read_module(
+    reader: &Reader<'_>,
+    mut module: Section<'_, '_>,
+    base: &Path,
+    names: &[ChainName],
+) -> Option<Module> {
+    let manifest = module.required("manifest", path);
+    let manifest_place = reader.place(module.span_of("manifest"));
+    let sha256 = match module.value("sha256") {
+        Some(_) => module.optional("sha256", parsed::<Sha256>),
+        None => {
+            let named = manifest.as_deref().unwrap_or(Path::new("module.toml")).display();
+            let wrong = Wrong::new("`sha256` is missing: a module runs only when it is pinned");
+            let help = format!("`shepherd module inspect {named}` prints the line to add");
+            reader.wrong(module.span_of("sha256"), wrong.help(help));
+            None
+        }
+    };
+    let sha256_place = reader.place(module.span_of("sha256"));
+    let chains = match module.value("chains") {
+        None => Some(names.to_vec()),
+        Some(_) => module.list("chains", |value| known_chain(value, names)),
+    };
+    if let Some(chains) = &chains {
+        let span = module.span_of("chains");
+        let distinct: BTreeSet<_> = chains.iter().collect();
+        if distinct.len() < chains.len() {
+            reader.wrong(span, Wrong::new("`chains` names a chain twice"));
+        } else if chains.is_empty() && module.value("chains").is_some() {
+            let wrong = Wrong::new("`chains` is empty: the module would never run");
+            reader.wrong(span, wrong.help("remove the key to run it on every chain"));
+        }
+    }
+    let config = table(reader, &mut module, "config");
+    let addresses = table(reader, &mut module, "addresses");
+    module.finish();
+    Some(Module {
+        manifest: base.join(manifest?),
+        sha256: sha256?,
+        chains: chains?,
+        overrides: Overrides { config: config?, addresses: addresses? },
+        manifest_place,
+        sha256_place,
+    })
+}
+
+/// A table whose keys are not ours to know. Empty when it is left out.
+fn table<T: DeserializeOwned + Default>(
+    reader: &Reader<'_>,
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+) -> Option<T> {
+    let Some(value) = section.value(key) else { return Some(T::default()) };
+    as_table(reader, key, value)?;
+    T::deserialize(ValueDeserializer::from(value.clone()))
+        .map_err(|error| {
+            let span = error.span().unwrap_or(value.span());
+            reader.wrong(span, Wrong::new(format!("`{key}`: {}", error.message())));
+        })
+        .ok()
+}
+
+/// The names under `[chains]`, whether or not the chains are otherwise right: a module on a
+/// chain with a mistake is not itself a mistake.
+fn chain_names(table: &DeTable<'_>) -> Vec<ChainName> {
+    let chains = table.get("chains").and_then(|value| value.get_ref().as_table());
+    let keys = chains.into_iter().flat_map(DeTable::keys);
+    keys.filter_map(|key| key.get_ref().parse().ok()).collect()
+}
+
+fn as_table<'r, 't>(
+    reader: &Reader<'t>,
+    key: &str,
+    value: &'r toml::Spanned<DeValue<'t>>,
+) -> Option<&'r DeTable<'t>> {
+    let table = value.get_ref().as_table();
+    if table.is_none() {
+        let Wrong { message, help } = expected("a table", value.get_ref());
+        reader.wrong(value.span(), Wrong { message: format!("`{key}`: {message}"), help });
+    }
+    table
+}
+
+fn path(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
+    let text = string(value)?;
+    if text.is_empty() {
+        return Err(Wrong::new("the path is empty"));
+    }
+    Ok(text.into())
+}
+
+fn between(value: &DeValue<'_>, low: u64, high: u64) -> Result<u64, Wrong> {
+    let found = number(value)?;
+    if found < low || high < found {
+        return Err(Wrong::new(format!("{found} is not between {low} and {high}")));
+    }
+    Ok(found)
+}
+
+fn one_of<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Result<T, Wrong> {
+    let text = string(value)?;
+    if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*choice);
+    }
+    let names = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>();
+    Err(Wrong::new(format!("`{text}` is not one of {}", names.join(", "))))
+}
+
+fn log_level(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let text = string(value)?;
+    // A bare word that is no level would be taken for the name of a target, and log nothing.
+    let is_level = text.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    if !is_level && !text.contains('=') || EnvFilter::try_new(&text).is_err() {
+        return Err(Wrong::new(format!("`{text}` is not a level"))
+            .help("write error, warn, info, debug or trace, or a list such as \"info,shepherd_ingest=debug\""));
+    }
+    Ok(text)
+}
+
+fn loopback(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
+    let text = string(value)?;
+    let address: SocketAddr = text.parse().map_err(|_| {
+        Wrong::new(format!("`{text}` is not an address and port"))
+            .help("write an IP address and a port, for example \"127.0.0.1:7878\"")
+    })?;
+    if !address.ip().is_loopback() {
+        return Err(Wrong::new(format!("{address} can be reached from other machines"))
+            .help("this version has no TLS and no token, so it listens on 127.0.0.1 or [::1] only; reach it from elsewhere through an SSH tunnel"));
+    }
+    Ok(address)
+}
+
+fn poll_interval(value: &DeValue<'_>) -> Result<Duration, Wrong> {
+    let text = string(value)?;
+    let help = "write a duration between \"10ms\" and \"10m\", for example \"500ms\" or \"2s\"";
+    let duration = text
+        .parse::<jiff::SignedDuration>()
+        .map_err(|_| Wrong::new(format!("`{text}` is not a duration")).help(help))?;
+    Duration::try_from(duration)
+        .ok()
+        .filter(|found| (Duration::from_millis(10)..=Duration::from_secs(600)).contains(found))
+        .ok_or_else(|| Wrong::new(format!("{text} is too short or too long")).help(help))
+}
+
+fn known_chain(value: &DeValue<'_>, names: &[ChainName]) -> Result<ChainName, Wrong> {
+    let text = string(value)?;
+    if let Some(name) = names.iter().find(|name| name.as_str() == text) {
+        return Ok(name.clone());
+    }
+    let known = names.iter().map(ChainName::as_str).collect::<Vec<_>>().join(", ");
+    Err(Wrong::new(format!("no chain is called `{text}`"))
+        .help(format!("the chains in this file are {known}")))
+}
+
+/// An endpoint's URL after its variables were put in. The URL itself is in no message.
+fn endpoint(
+    value: &DeValue<'_>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Redacted, Wrong> {
+    let text = expand(&string(value)?, variable)?;
+    text.parse().map_err(|error: InvalidEndpoint| {
+        Wrong::new(error.to_string()).help("write it as http://HOST:PORT/… or ws://HOST:PORT/…")
+    })
+}
+
+/// The text with each `${NAME}` replaced by that environment variable.
+fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, Wrong> {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, after) =
+            after.split_once('}').ok_or_else(|| Wrong::new("`${` is not closed by `}`"))?;
+        let value = variable(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+            Wrong::new(format!("the environment variable {name} is not set"))
+                .help("set it where shepherd is started, or write the URL here")
+        })?;
+        expanded.push_str(before);
+        expanded.push_str(&value);
+        rest = after;
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn good() -> String {
+        format!(
+            "data_dir = 'data'
+[chains.devnet]
+chain_id = 31337
+endpoints = ['http://127.0.0.1:8545/${{KEY}}', 'ws://127.0.0.1:8545']
+start_block = 0
+[[modules]]
+manifest = 'ledger/module.toml'
+sha256 = '{SHA256}'
+config = {{ tokens = ['0x01'] }}
+"
+        )
+    }
+
+    fn parse_text(text: &str) -> Result<Config, Vec<Problem>> {
+        let variable = |name: &str| (name == "KEY").then(|| "sesame".to_owned());
+        parse(Path::new("etc/shepherd.toml"), text, &variable)
+    }
+
+    #[test]
+    fn the_shortest_file_gets_the_defaults() {
+        let config = parse_text(&good()).expect("it is right");
+        assert_eq!(config.data_dir, Path::new("etc/data"));
+        assert_eq!(config.admin.listen.to_string(), "127.0.0.1:7878");
+        let [chain] = &config.chains[..] else { panic!("one chain") };
+        assert_eq!((chain.chain_id, chain.follow.start_block), (31337, 0));
+        assert_eq!((chain.follow.reorg_depth_max, chain.follow.trust), (64, Trust::Bloom));
+        let key_expanded = "http://127.0.0.1:8545/sesame".parse::<Redacted>();
+        assert_eq!(Ok(&chain.endpoints[0]), key_expanded.as_ref());
+        let [module] = &config.modules[..] else { panic!("one module") };
+        assert_eq!(module.manifest, Path::new("etc/ledger/module.toml"));
+        assert_eq!(module.sha256.to_string(), SHA256);
+        assert_eq!(module.chains, vec![chain.name.clone()]);
+        assert!(module.overrides.config.contains_key("tokens"));
+    }
+
+    #[test]
+    fn the_template_is_a_right_configuration() {
+        let config = parse_text(TEMPLATE).expect("it is right");
+        assert_eq!(config.chains.len(), 1);
+    }
+
+    #[test]
+    fn an_endpoint_never_shows_its_key() {
+        let config = parse_text(&good()).expect("it is right");
+        let shown = format!("{config:?} {}", config.chains[0].endpoints[0]);
+        assert!(shown.contains("http://127.0.0.1:8545"), "{shown}");
+        assert!(!shown.contains("sesame"), "{shown}");
+    }
+
+    /// What replaces a line of the right file, and the one message that must come of it.
+    #[test]
+    fn each_mistake_is_named_at_its_place() {
+        check("data_dir", "", "1:1: `data_dir` is missing");
+        check("data_dir", "data_dir = 7", "1:12: `data_dir`: expected a string, found an integer");
+        check("data_dir", "data_dir = ''", "1:12: `data_dir`: the path is empty");
+        check("data_dir", "data_dir = 'a'\ncolour = 1", "2:1: unknown key `colour`");
+        check("chain_id", "", "2:9: `chain_id` is missing");
+        check("chain_id", "chain_id = 0", "3:12: `chain_id`: 0 is not between 1");
+        check("chain_id", "chain_id = -5", "3:12: `chain_id`: -5 is not between 0");
+        check("chain_id", "chain_id = 1\nchain_idd = 1", "4:1: unknown key `chain_idd`");
+        check("chain_id", "chain_id =", "3:11: not valid TOML: ");
+        check("endpoints", "endpoints = []", "4:13: `endpoints` is empty");
+        check(
+            "endpoints",
+            "endpoints = 'a'",
+            "4:13: `endpoints`: expected an array, found a string",
+        );
+        check("endpoints", "endpoints = ['']", "4:14: `endpoints`: not a URL");
+        check(
+            "endpoints",
+            "endpoints = ['ftp://a']",
+            "4:14: `endpoints`: scheme `ftp` is not one of",
+        );
+        check(
+            "endpoints",
+            "endpoints = ['http://a/${NOPE}']",
+            "4:14: `endpoints`: the environment variable NOPE is not set",
+        );
+        check(
+            "endpoints",
+            "endpoints = ['http://a/${KEY']",
+            "4:14: `endpoints`: `${` is not closed",
+        );
+        check("start_block", "start_block = 'x'", "5:15: `start_block`: expected a whole number");
+        check(
+            "start_block",
+            "start_block = 0\nreorg_depth_max = 0",
+            "6:19: `reorg_depth_max`: 0 is not between 1",
+        );
+        check(
+            "start_block",
+            "start_block = 0\ntrust = 'all'",
+            "6:9: `trust`: `all` is not a trust level",
+        );
+        check(
+            "start_block",
+            "start_block = 0\npoll_interval = '0s'",
+            "6:17: `poll_interval`: 0s is too short",
+        );
+        check("manifest", "", "6:1: `manifest` is missing");
+        check("sha256", "", "6:1: `sha256` is missing");
+        check("sha256", "sha256 = 'abc'", "8:10: `sha256`: `abc` is not a sha256");
+        check("config", "config = 1", "9:10: `config`: expected a table, found an integer");
+        check("config", "addresses = { token = ['0x1'] }", "9:");
+        check("config", "chains = ['moon']", "9:11: `chains`: no chain is called `moon`");
+        check("config", "chains = []", "9:10: `chains` is empty");
+        check("config", "chains = ['devnet', 'devnet']", "9:10: `chains` names a chain twice");
+        check(
+            "config",
+            "[admin]\nlisten = '0.0.0.0:1'",
+            "10:10: `listen`: 0.0.0.0:1 can be reached",
+        );
+        check("config", "[admin]\nlisten = 'here'", "10:10: `listen`: `here` is not an address");
+        check("config", "[log]\nformat = 'xml'", "10:10: `format`: `xml` is not one of");
+        check("config", "[log]\nlevel = 'loud'", "10:9: `level`: `loud` is not a level");
+    }
+
+    #[test]
+    fn a_chain_needs_a_name() {
+        let text = good().replace("chains.devnet", "chains.Devnet");
+        check_all(&text, &["2:9: `Devnet` is not a name"]);
+        check_all("data_dir = 'a'", &["1:1: no chain is configured"]);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_in_the_order_of_the_file() {
+        let text = good()
+            .replace("data_dir = 'data'", "data = 1")
+            .replace("start_block = 0", "start_block = -1")
+            .replace("chain_id = 31337", "chain_id = true")
+            .replace("manifest", "manifesto");
+        let expected = [
+            "1:1: `data_dir` is missing",
+            "1:1: unknown key `data`",
+            "3:12: `chain_id`: expected a whole number",
+            "5:15: `start_block`: -1 is not between 0",
+            "6:1: `manifest` is missing",
+            "7:1: unknown key `manifesto`",
+        ];
+        check_all(&text, &expected);
+    }
+
+    #[test]
+    fn a_quoted_line_hides_the_key() {
+        let text = good().replace("'ws://127.0.0.1:8545'", "'httpz://a/0123456789abcdef'");
+        let problems = parse_text(&text).expect_err("the scheme is wrong");
+        assert_eq!(problems.len(), 1);
+        let shown = problems[0].to_string();
+        assert!(shown.contains("httpz://a"), "{shown}");
+        assert!(!shown.contains("0123456789abcdef"), "{shown}");
+    }
+
+    /// Replaces the line that starts with `key` and expects exactly one problem.
+    #[track_caller]
+    fn check(key: &str, line: &str, expected: &str) {
+        let text = good()
+            .lines()
+            .map(|old| if old.starts_with(key) { line } else { old })
+            .collect::<Vec<_>>()
+            .join("\n");
+        check_all(&text, &[expected]);
+    }
+
+    /// Expects these problems and no others, each given by its beginning.
+    #[track_caller]
+    fn check_all(text: &str, expected: &[&str]) {
+        let found = messages(text);
+        let fits = |(found, expected): (&String, &&str)| found.starts_with(expected);
+        let all_fit = found.len() == expected.len() && found.iter().zip(expected).all(fits);
+        assert!(all_fit, "expected {expected:#?}\nfound {found:#?}\n{text}");
+    }
+
+    /// The problems as `line:column: message`.
+    fn messages(text: &str) -> Vec<String> {
+        let problems = parse_text(text).expect_err("something is wrong");
+        let short = |problem: &Problem| {
+            let place = problem.place.as_ref().expect("each is somewhere");
+            format!("{}:{}: {}", place.line, place.column, problem.message)
+        };
+        problems.iter().map(short).collect()
+    }
+}

@@ -1,0 +1,250 @@
+//! The commands that print what is stored: cursors, records, state.
+
+use std::io::{IsTerminal, stderr};
+
+use serde::Serialize;
+use shepherd_admin::{
+    query::RECORDS_MAX,
+    view::{CursorView, JournalView, RecordView, VerifyProblemView, VerifyView, bytes},
+};
+
+use crate::{
+    cli,
+    config::Config,
+    exit::{Code, Failure, Problem},
+    show::{count, print, print_json, print_json_line, print_table, table},
+    view::{View, the_chain},
+};
+
+/// Longest value that a table shows whole, in bytes: two words of the EVM.
+const VALUE_BYTES_SHOWN: usize = 64;
+
+/// `shepherd cursor list`.
+pub fn cursors(config: &Config, args: &cli::Json) -> Result<(), Failure> {
+    let cursors = View::open(config)?.cursors()?;
+    if args.json {
+        print_json(&cursors);
+        return Ok(());
+    }
+    if cursors.cursors.is_empty() {
+        print("No lane has started yet.\n");
+        return Ok(());
+    }
+    let mut rows = table(&["LANE", "STATE", "SINCE", "BLOCK", "NEXT", "TAIL", "BEHIND", "FAULTS"]);
+    for cursor in &cursors.cursors {
+        rows.add_row([
+            cursor.lane.clone(),
+            cursor.state.name.clone(),
+            cursor.state.since.clone().unwrap_or_else(|| "-".to_owned()),
+            cursor.block.as_ref().map_or("-".to_owned(), |block| block.number.to_string()),
+            cursor.next.clone(),
+            cursor.tail.clone(),
+            behind(cursor),
+            cursor.faults.to_string(),
+        ]);
+    }
+    print_table(&mut rows);
+    for cursor in &cursors.cursors {
+        if let Some(reason) = &cursor.state.reason {
+            print(&format!("\n{}: {reason}\n", cursor.lane));
+        }
+    }
+    Ok(())
+}
+
+fn behind(cursor: &CursorView) -> String {
+    match (cursor.lag_records, cursor.lag_blocks) {
+        (0, _) => "-".to_owned(),
+        // Reverts that take back what the lane has not seen yet leave it level with the head.
+        (records, 0) => count(records, "record"),
+        (_, blocks) => count(blocks, "block"),
+    }
+}
+
+/// `shepherd journal tail`.
+pub fn tail(config: &Config, args: &cli::Tail) -> Result<(), Failure> {
+    let chain = the_chain(config, args.chain.as_ref())?;
+    let view = View::open(config)?;
+    let tail = view.records(&chain, None, 1)?.tail;
+    let tail: u64 = tail.parse().expect("a view's offset is a number");
+    let mut next = tail.saturating_sub(args.records).to_string();
+    if !args.json {
+        print(&format!("{:<10}{:<11}{:<21}{:>5}  HASH\n", "OFFSET", "BLOCK", "TIME", "LOGS"));
+    }
+    // As many pages as it takes to reach what was the tail; what came since is there too.
+    while next.parse::<u64>().is_ok_and(|next| next < tail) {
+        next = print_records(view.records(&chain, Some(&next), RECORDS_MAX)?, args.json);
+    }
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
+        let Some(page) = view.wait(&chain, &next) else {
+            let message =
+                "no daemon is running on this data directory, so nothing will be appended";
+            return Err(Problem::new(Code::Failed, message).help("start `shepherd run`").into());
+        };
+        next = print_records(page?, args.json);
+    }
+}
+
+/// Prints a page and returns where the next one starts.
+fn print_records(page: JournalView, json: bool) -> String {
+    for record in &page.records {
+        if json {
+            print_json_line(record);
+        } else {
+            print(&record_line(record));
+        }
+    }
+    page.next
+}
+
+fn record_line(record: &RecordView) -> String {
+    match record {
+        RecordView::Block { offset, block, time, logs, abandoned_by, .. } => {
+            let note = abandoned_by.as_ref().map(|by| format!("  abandoned by {by}"));
+            let (number, hash) = (block.number, &block.hash);
+            let note = note.unwrap_or_default();
+            format!("{offset:<10}{number:<11}{time:<21}{logs:>5}  {hash}{note}\n")
+        }
+        RecordView::Revert { offset, ancestor, abandoned, .. } => {
+            let blocks = count(*abandoned, "block");
+            let (number, hash) = (ancestor.number, &ancestor.hash);
+            format!("{offset:<10}revert of {blocks}, back to {number:<11}{hash}\n")
+        }
+    }
+}
+
+/// What a whole journal came to.
+#[derive(Serialize)]
+struct Verified {
+    chain: String,
+    records: u64,
+    blocks: u64,
+    reverts: u64,
+    logs: u64,
+    bytes: u64,
+    digest: String,
+    problems: Vec<VerifyProblemView>,
+}
+
+/// `shepherd journal verify`.
+pub fn verify(config: &Config, args: &cli::Verify) -> Result<(), Failure> {
+    let chains = match &args.chain {
+        Some(name) => vec![name.clone()],
+        None => config.chains.iter().map(|chain| chain.name.clone()).collect(),
+    };
+    let view = View::open(config)?;
+    let mut all = Vec::new();
+    for chain in &chains {
+        let mut next = "0".to_owned();
+        let mut verified = Verified {
+            chain: chain.to_string(),
+            records: 0,
+            blocks: 0,
+            reverts: 0,
+            logs: 0,
+            bytes: 0,
+            digest: String::new(),
+            problems: Vec::new(),
+        };
+        loop {
+            let page = view.verify(chain, &next)?;
+            let at_end = page.next == page.tail;
+            page.next.clone_into(&mut next);
+            verified.add(page);
+            if at_end {
+                break;
+            }
+            progress(chain.as_str(), verified.records);
+        }
+        all.push(verified);
+    }
+    if args.json {
+        print_json(&all);
+    } else {
+        all.iter().for_each(|verified| print(&verified.text()));
+    }
+    let problems: usize = all.iter().map(|verified| verified.problems.len()).sum();
+    if problems == 0 {
+        return Ok(());
+    }
+    let wrong = count(problems as u64, "record");
+    let message = format!("the journal cannot be trusted: {wrong} did not hold");
+    let help = "stop the daemon and keep a copy of the data directory before anything else";
+    Err(Problem::new(Code::Untrusted, message).help(help).into())
+}
+
+impl Verified {
+    fn add(&mut self, page: VerifyView) {
+        let first: u64 = page.from.parse().expect("a view's offset is a number");
+        let end: u64 = page.next.parse().expect("a view's offset is a number");
+        self.records += end - first;
+        self.blocks += page.blocks;
+        self.reverts += page.reverts;
+        self.logs += page.logs;
+        self.bytes += page.bytes;
+        self.digest = page.digest;
+        self.problems.extend(page.problems);
+    }
+
+    fn text(&self) -> String {
+        let Verified { chain, records, blocks, reverts, logs, bytes, digest, problems } = self;
+        let verdict = match problems.len() as u64 {
+            0 => "every one holds".to_owned(),
+            wrong => format!("{wrong} {} not hold", if wrong == 1 { "does" } else { "do" }),
+        };
+        let mut text = format!(
+            "{chain}: {} ({}, {}, {}; {bytes} bytes): {verdict}\n  digest {digest}\n",
+            count(*records, "record"),
+            count(*blocks, "block"),
+            count(*reverts, "revert"),
+            count(*logs, "log"),
+        );
+        for problem in problems {
+            text += &format!("  record {}: {}\n", problem.offset, problem.what);
+        }
+        text
+    }
+}
+
+fn progress(chain: &str, records: u64) {
+    if stderr().is_terminal() {
+        eprint!("\r{chain}: {records} records\r");
+    }
+}
+
+/// `shepherd state list`.
+pub fn state(config: &Config, args: &cli::State) -> Result<(), Failure> {
+    let view = View::open(config)?;
+    let page = view.state(&args.lane, &args.prefix, args.after.as_ref(), args.limit as usize)?;
+    if args.json {
+        print_json(&page);
+        return Ok(());
+    }
+    print(&format!("State of {} before record {}\n\n", page.lane, page.next));
+    if page.entries.is_empty() {
+        print("No entries.\n");
+        return Ok(());
+    }
+    let mut rows = table(&["KEY", "VALUE"]);
+    for entry in &page.entries {
+        rows.add_row([entry.key.clone(), shortened(&entry.value)]);
+    }
+    print_table(&mut rows);
+    if let Some(after) = &page.more_after {
+        print(&format!("\nThere is more: --after {after}\n"));
+    }
+    Ok(())
+}
+
+fn shortened(value: &str) -> String {
+    let digits_shown = bytes(&[0; VALUE_BYTES_SHOWN]).len();
+    match value.get(..digits_shown) {
+        Some(start) if value.len() > digits_shown => {
+            format!("{start}… ({} bytes)", (value.len() - 2) / 2)
+        }
+        _ => value.to_owned(),
+    }
+}

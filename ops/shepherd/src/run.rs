@@ -1,0 +1,399 @@
+//! `shepherd run`: everything put together, until a signal or a reason to stop.
+//!
+//! ```text
+//! configuration ─▶ store, modules ─▶ admin server ─▶ followers and lanes
+//!                                                          │
+//!        signal, or data that cannot be trusted ───────────┤
+//!                                                          ▼
+//!                          followers and lanes end, then the admin server, then the store
+//! ```
+//!
+//! A chain that cannot go on (a reorg deeper than its limit) ends alone: the others do not depend
+//! on it. Stored data that cannot be trusted ends the process.
+
+use std::{io, time::Duration};
+
+use prometheus_client::registry::Registry;
+use shepherd_admin::{ChainReport, LaneReport, Sources, view};
+use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus};
+use shepherd_host::BoundModule;
+use shepherd_ingest::{ChainState, ChainStatus, FollowError, follow};
+use shepherd_log::{ChainName, Journal, JournalError, LaneId, Store};
+use shepherd_rpc::{EndpointState, EndpointStatus, Pool};
+use tokio::{
+    net::TcpListener,
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    check::pool,
+    config::Config,
+    daemon,
+    exit::{Code, Failure, Problem, chain as in_words},
+    modules,
+    telemetry::{self, Reader},
+    view::open_store,
+};
+
+/// How long a shutdown may take.
+///
+/// A step commits in milliseconds and a dropped one is done again; half a minute is what service
+/// managers wait before they kill.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Runs until a signal or a reason to stop.
+pub fn run(config: Config) -> Result<(), Failure> {
+    let reader = telemetry::for_daemon(&config.log);
+    let runtime = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::from_error(Code::Failed, &error))?;
+    let outcome = runtime.block_on(serve(config));
+    // Everything that was started has ended by now, or its time is up.
+    runtime.shutdown_background();
+    // A person reads the message that every command ends with; a log's reader only reads the log.
+    if let (Err(failure), Reader::Program) = (&outcome, reader) {
+        for problem in &failure.problems {
+            error!(help = problem.help, "{}", problem.message);
+        }
+    }
+    outcome
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(|error| Problem::from_error(Code::Failed, &error))?;
+    let started = tokio::select! {
+        started = start(config) => started?,
+        name = signals.next() => {
+            info!(signal = name, "stopped before anything was started");
+            return Ok(());
+        }
+    };
+    let Running { config, shutdown, mut followers, dispatcher, admin } = started;
+    let mut lanes = Box::pin(dispatcher.join());
+    let mut lanes_ended = false;
+    let outcome = tokio::select! {
+        name = signals.next() => {
+            info!(signal = name, "stopping");
+            Ok(())
+        }
+        problem = first_fatal(&mut followers) => Err(problem),
+        ended = &mut lanes, if !config.modules.is_empty() => {
+            lanes_ended = true;
+            ended.map_err(|error| lane_problem(&error))
+        }
+    };
+
+    let ending = async {
+        let mut ended = Ok(());
+        shutdown.work.cancel();
+        while let Some(follower) = followers.join_next().await {
+            ended = ended.and(follower_ended(follower, true));
+        }
+        if !lanes_ended {
+            ended = ended.and(lanes.await.map_err(|error| lane_problem(&error)));
+        }
+        shutdown.admin.cancel();
+        ended.and(finished(admin.await))
+    };
+    let ended = tokio::select! {
+        ended = timeout(SHUTDOWN_TIME_MAX, ending) => ended.unwrap_or_else(|_| {
+            Err(cut_short(&format!("it took more than {} seconds", SHUTDOWN_TIME_MAX.as_secs())))
+        }),
+        name = signals.next() => Err(cut_short(&format!("{name} came again"))),
+    };
+    daemon::withdraw(&config.data_dir);
+    outcome.and(ended)?;
+    info!("stopped");
+    Ok(())
+}
+
+fn cut_short(reason: &str) -> Problem {
+    let message = format!("the shutdown was cut short: {reason}");
+    let help = "nothing is lost: the next start goes on from what was committed";
+    Problem::new(Code::CutShort, message).help(help)
+}
+
+/// What runs once everything is started.
+struct Running {
+    config: Config,
+    shutdown: Shutdown,
+    followers: Followers,
+    dispatcher: Dispatcher,
+    admin: tokio::task::JoinHandle<()>,
+}
+
+/// The admin server ends last, so that a shutdown can be watched.
+struct Shutdown {
+    work: CancellationToken,
+    admin: CancellationToken,
+}
+
+type Followers = JoinSet<Ended>;
+
+/// A follower that ended, and whether its chain had ever been heard of.
+struct Ended {
+    chain: ChainName,
+    heard: bool,
+    outcome: Result<(), FollowError>,
+}
+
+/// A followed chain, for whoever asks about it.
+struct Followed {
+    name: ChainName,
+    chain_id: u64,
+    status: watch::Receiver<ChainStatus>,
+    pool: Pool,
+}
+
+async fn start(config: Config) -> Result<Running, Failure> {
+    let mut registry = Registry::default();
+    let store_metrics = shepherd_log::Metrics::new(&mut registry);
+    let rpc_metrics = shepherd_rpc::Metrics::new(&mut registry);
+    let ingest_metrics = shepherd_ingest::Metrics::new(&mut registry);
+    let dispatch_metrics = shepherd_dispatch::Metrics::new(&mut registry);
+    let admin_metrics = shepherd_admin::Metrics::new(&mut registry);
+
+    let (config, store, journals, modules) = open(config, store_metrics).await?;
+    let listener = listen(&config).await?;
+    let address =
+        listener.local_addr().map_err(|error| Problem::from_error(Code::Failed, &error))?;
+    daemon::announce(&config.data_dir, address).map_err(|error| {
+        let message = format!("cannot write to {}: {error}", config.data_dir.display());
+        Problem::new(Code::WriteFailed, message)
+    })?;
+
+    let shutdown = Shutdown { work: CancellationToken::new(), admin: CancellationToken::new() };
+    let mut followers = JoinSet::new();
+    let mut followed = Vec::new();
+    for (chain, journal) in config.chains.iter().zip(journals) {
+        let pool = pool(chain, &rpc_metrics);
+        let status = watch::Sender::new(ChainStatus::starting());
+        followed.push(Followed {
+            name: chain.name.clone(),
+            chain_id: chain.chain_id,
+            status: status.subscribe(),
+            pool: pool.clone(),
+        });
+        let (name, heard) = (chain.name.clone(), status.subscribe());
+        let (config, metrics) = (chain.follow.clone(), ingest_metrics.clone());
+        let following = follow(journal, pool, config, status, metrics, shutdown.work.clone());
+        followers.spawn(async move {
+            let outcome = following.await;
+            let heard = heard.borrow().node_head.is_some();
+            Ended { chain: name, heard, outcome }
+        });
+    }
+
+    let lanes = modules.into_iter().map(|module| {
+        let chain = &module.lane().chain;
+        let of_chain = followed.iter().find(|followed| followed.name == *chain);
+        let pool = of_chain.expect("modules run on configured chains").pool.clone();
+        LaneSpec { module, pool }
+    });
+    let lanes: Vec<LaneSpec> = lanes.collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %config.data_dir.display(),
+        admin = %address,
+        chains = config.chains.len(),
+        lanes = lanes.len(),
+        "started"
+    );
+    let dispatch = shepherd_dispatch::Config::default();
+    let dispatcher = Dispatcher::start(&store, lanes, dispatch, &dispatch_metrics, &shutdown.work)
+        .map_err(|error| lane_problem(&error))?;
+
+    let statuses = dispatcher.statuses();
+    let sources = Sources {
+        store,
+        chains: Box::new(move || followed.iter().map(chain_report).collect()),
+        lanes: Box::new(move || statuses.now().iter().map(lane_report).collect()),
+        metrics: admin_metrics,
+        registry,
+    };
+    let admin = tokio::spawn(shepherd_admin::serve(listener, sources, shutdown.admin.clone()));
+    Ok(Running { config, shutdown, followers, dispatcher, admin })
+}
+
+/// Opens the store while the modules compile: together they decide how long a start takes.
+async fn open(
+    config: Config,
+    metrics: shepherd_log::Metrics,
+) -> Result<(Config, Store, Vec<Journal>, Vec<BoundModule>), Failure> {
+    let config = std::sync::Arc::new(config);
+    let (for_store, for_modules) = (config.clone(), config.clone());
+    let store = spawn_blocking(move || open_journals(&for_store, metrics));
+    let modules = spawn_blocking(move || -> Result<_, Failure> {
+        let engine = modules::engine()?;
+        modules::load_all(&for_modules, &engine).map_err(|problems| Failure { problems })
+    });
+    let (store, journals) = finished(store.await)??;
+    let modules = finished(modules.await)??;
+    let config = std::sync::Arc::into_inner(config).expect("both tasks have ended");
+    Ok((config, store, journals, modules))
+}
+
+fn finished<T>(joined: Result<T, tokio::task::JoinError>) -> Result<T, Problem> {
+    joined.map_err(|error| Problem::from_error(Code::Failed, &error))
+}
+
+fn open_journals(
+    config: &Config,
+    metrics: shepherd_log::Metrics,
+) -> Result<(Store, Vec<Journal>), Problem> {
+    let store = open_store(config, metrics)?;
+    let journals = config
+        .chains
+        .iter()
+        .map(|chain| {
+            store.journal(&chain.name, chain.chain_id).map_err(|error| journal_problem(&error))
+        })
+        .collect::<Result<_, Problem>>()?;
+    Ok((store, journals))
+}
+
+fn journal_problem(error: &JournalError) -> Problem {
+    match error {
+        JournalError::OtherChain { .. } => Problem::from_error(Code::Configuration, error)
+            .help("correct `chain_id`, or give the other chain a name of its own"),
+        JournalError::Storage(_) => Problem::from_error(Code::Untrusted, error),
+    }
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, Problem> {
+    let address = config.admin.listen;
+    TcpListener::bind(address).await.map_err(|error| {
+        let message = format!("the admin server cannot listen on {address}: {error}");
+        Problem::new(Code::Configuration, message)
+            .help("stop what uses that port, or change `listen` under [admin]")
+    })
+}
+
+/// Waits for the first follower whose end must end the process.
+async fn first_fatal(followers: &mut Followers) -> Problem {
+    while let Some(ended) = followers.join_next().await {
+        if let Err(problem) = follower_ended(ended, false) {
+            return problem;
+        }
+    }
+    // Every chain has stopped, each loudly. What is journaled can still be looked at.
+    std::future::pending().await
+}
+
+/// What the end of a follower means for the process.
+fn follower_ended(
+    ended: Result<Ended, tokio::task::JoinError>,
+    stopping: bool,
+) -> Result<(), Problem> {
+    let Ended { chain, heard, outcome } = finished(ended)?;
+    let Err(error) = outcome else { return Ok(()) };
+    let message = format!("chain {chain}: {}", in_words(&error));
+    match error {
+        FollowError::WrongChain { .. } if !heard && !stopping => {
+            let help = "correct `chain_id` or `endpoints`; `shepherd check` tests both";
+            Err(Problem::new(Code::Endpoint, message).help(help))
+        }
+        FollowError::WrongChain { .. } | FollowError::ReorgTooDeep { .. } => {
+            warn!(chain = chain.as_str(), "this chain is no longer followed; the others go on");
+            Ok(())
+        }
+        FollowError::Append(_) | FollowError::Read(_) | FollowError::Storage(_) => {
+            Err(Problem::new(Code::Untrusted, message))
+        }
+    }
+}
+
+fn lane_problem(error: &DispatchError) -> Problem {
+    let code = match error {
+        DispatchError::Storage { .. } | DispatchError::Open { .. } => Code::Untrusted,
+        DispatchError::Panicked(_) => Code::Failed,
+    };
+    Problem::from_error(code, error)
+}
+
+fn chain_report(followed: &Followed) -> ChainReport {
+    let status = followed.status.borrow();
+    let (name, reason) = match &status.state {
+        ChainState::Starting => ("starting", None),
+        ChainState::CatchingUp => ("catching-up", None),
+        ChainState::Following => ("following", None),
+        ChainState::Waiting { reason } => ("waiting", Some(reason.clone())),
+        ChainState::Stopped { reason } => ("stopped", Some(reason.clone())),
+    };
+    ChainReport {
+        name: followed.name.clone(),
+        chain_id: followed.chain_id,
+        state: view::StateView::new(name, reason, Some(status.since)),
+        node_head: status.node_head.map(|head| head.number),
+        endpoints: followed.pool.status().iter().map(endpoint_view).collect(),
+    }
+}
+
+fn endpoint_view(status: &EndpointStatus) -> view::EndpointView {
+    let state = match &status.state {
+        EndpointState::Unknown => "unknown",
+        EndpointState::Ready => "ready",
+        EndpointState::Resting { .. } => "resting",
+        EndpointState::WrongChain(_) => "wrong-chain",
+    };
+    let failed = |(at, failure): &(std::time::SystemTime, shepherd_rpc::Failure)| {
+        format!("{} at {}", in_words(failure), view::time(*at))
+    };
+    view::EndpointView {
+        url: status.endpoint.clone(),
+        state: state.to_owned(),
+        last_error: status.last_failure.as_ref().map(failed),
+        calls: status.calls,
+        failures_in_a_row: status.failures_in_a_row,
+    }
+}
+
+fn lane_report(status: &LaneStatus) -> (LaneId, LaneReport) {
+    let (name, reason) = match &status.state {
+        LaneState::Starting => ("starting", None),
+        LaneState::CatchingUp => ("catching-up", None),
+        LaneState::Running => ("running", None),
+        LaneState::Waiting { reason } => ("waiting", Some(reason.clone())),
+        LaneState::BackingOff { offset, fault, failures, until } => {
+            let again = view::time(*until);
+            let reason =
+                format!("record {offset}: {fault} (failed {failures} times, again at {again})");
+            ("backing-off", Some(reason))
+        }
+        LaneState::Halted { offset, fault } => {
+            ("halted", Some(format!("record {offset}: {fault}")))
+        }
+        LaneState::Stopped => ("stopped", None),
+    };
+    let state = view::StateView::new(name, reason, Some(status.since));
+    (status.lane.clone(), LaneReport { state, faults: status.faults })
+}
+
+/// The two signals that ask for an end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

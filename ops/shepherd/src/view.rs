@@ -1,0 +1,179 @@
+//! One way to look at a data directory, whoever has it open.
+//!
+//! ```text
+//!              ┌─ a daemon runs ──▶ its admin API ─┐
+//!   View ──────┤                                   ├──▶ the same views
+//!              └─ none does ──────▶ the store ─────┘
+//! ```
+
+use std::collections::BTreeMap;
+
+use shepherd_admin::{
+    query::{self, QueryError},
+    view::{CursorsView, JournalView, LaneStateView, StateView, VerifyView, bytes},
+};
+use shepherd_log::{ChainName, LaneId, Offset, OpenError, Options, Store};
+
+use crate::{
+    cli,
+    config::Config,
+    daemon::Daemon,
+    exit::{self, Code, Problem},
+};
+
+/// A data directory, open for reading.
+pub enum View {
+    /// A running daemon answers.
+    Daemon(Daemon),
+    /// Nobody else has it open.
+    Store(Store),
+}
+
+impl View {
+    /// Finds the daemon or opens the store. Never creates one.
+    pub fn open(config: &Config) -> Result<View, Problem> {
+        if let Some(daemon) = Daemon::find(&config.data_dir) {
+            return Ok(View::Daemon(daemon));
+        }
+        if !config.data_dir.join("store").exists() {
+            let message = format!("{} holds no journal yet", config.data_dir.display());
+            let help = "`shepherd run` creates it; `data_dir` in the configuration says where";
+            return Err(Problem::new(Code::Configuration, message).help(help));
+        }
+        open_store(config, shepherd_log::Metrics::unregistered()).map(View::Store)
+    }
+
+    /// Every lane's cursor.
+    pub fn cursors(&self) -> Result<CursorsView, Problem> {
+        match self {
+            View::Daemon(daemon) => daemon.get("/v1/cursors"),
+            View::Store(store) => {
+                let otherwise = StateView::new("stopped", None, None);
+                query::cursors(store, &BTreeMap::new(), &otherwise).map_err(unanswered)
+            }
+        }
+    }
+
+    /// A page of records from an offset; the last ones when it is left out.
+    pub fn records(
+        &self,
+        chain: &ChainName,
+        from: Option<&str>,
+        limit: u64,
+    ) -> Result<JournalView, Problem> {
+        match self {
+            View::Daemon(daemon) => {
+                let from = from.map_or(String::new(), |from| format!("&from={from}"));
+                daemon.get(&format!("/v1/chains/{chain}/journal?limit={limit}{from}"))
+            }
+            View::Store(store) => {
+                let journal = query::journal(store, chain).map_err(unanswered)?;
+                let last = journal.tail().offset.get().saturating_sub(limit);
+                let from = from.map_or(last, parse_offset);
+                query::records(&journal, Offset::new(from), limit).map_err(unanswered)
+            }
+        }
+    }
+
+    /// Waits some time for records from an offset on, and gives those there are.
+    ///
+    /// `None` when nobody runs who could append any.
+    pub fn wait(&self, chain: &ChainName, from: &str) -> Option<Result<JournalView, Problem>> {
+        let View::Daemon(daemon) = self else { return None };
+        let limit = query::RECORDS_MAX;
+        let path = format!("/v1/chains/{chain}/journal?from={from}&limit={limit}&wait=20");
+        Some(daemon.get(&path))
+    }
+
+    /// Verifies a page of a journal from an offset on.
+    pub fn verify(&self, chain: &ChainName, from: &str) -> Result<VerifyView, Problem> {
+        match self {
+            View::Daemon(daemon) => {
+                daemon.get(&format!("/v1/chains/{chain}/journal/verify?from={from}"))
+            }
+            View::Store(store) => {
+                let journal = query::journal(store, chain).map_err(unanswered)?;
+                let from = Offset::new(parse_offset(from));
+                query::verify(&journal, from, query::VERIFY_RECORDS_MAX).map_err(unanswered)
+            }
+        }
+    }
+
+    /// A page of a lane's state.
+    pub fn state(
+        &self,
+        lane: &LaneId,
+        prefix: &[u8],
+        after: Option<&cli::Bytes>,
+        limit: usize,
+    ) -> Result<LaneStateView, Problem> {
+        match self {
+            View::Daemon(daemon) => {
+                let after = after.map_or(String::new(), |after| format!("&after={}", bytes(after)));
+                let prefix = bytes(prefix);
+                daemon.get(&format!("/v1/lanes/{lane}/state?prefix={prefix}&limit={limit}{after}"))
+            }
+            View::Store(store) => {
+                query::state(store, lane, prefix, after.map(|after| &**after), limit)
+                    .map_err(unanswered)
+            }
+        }
+    }
+}
+
+/// Opens the store of a configuration.
+pub fn open_store(config: &Config, metrics: shepherd_log::Metrics) -> Result<Store, Problem> {
+    let reorg_depth_max = config.chains.iter().map(|chain| chain.follow.reorg_depth_max).max();
+    let options = Options {
+        reorg_depth_max: reorg_depth_max.expect("a configuration has a chain"),
+        on_write_failure: exit::on_write_failure,
+        metrics,
+    };
+    Store::open(&config.data_dir, options).map_err(|error| not_opened(config, &error))
+}
+
+fn not_opened(config: &Config, error: &OpenError) -> Problem {
+    let data_dir = config.data_dir.display();
+    let named = |code, what: &str| {
+        Problem::new(code, format!("cannot open the data directory {data_dir}: {what}"))
+    };
+    let whole = exit::chain(error);
+    match error {
+        OpenError::Directory { .. } => named(Code::Configuration, &whole)
+            .help("check `data_dir` in the configuration, and who owns the directory"),
+        OpenError::Locked { .. } => named(Code::Locked, "another process has it open").help(
+            "stop that process, or give this one a `data_dir` of its own; one directory serves one process",
+        ),
+        OpenError::NewerFormat { .. } => named(Code::NewerFormat, &whole)
+            .help("use the version of Shepherd that wrote it, or a newer one; nothing was changed"),
+        OpenError::Untrusted { .. } | OpenError::Storage(_) => named(Code::Untrusted, &whole)
+            .help("nothing was changed; check the disk, keep a copy of the directory, and restore a backup or start with an empty one"),
+    }
+}
+
+fn unanswered(error: QueryError) -> Problem {
+    let code = match error {
+        QueryError::NoChain(_) | QueryError::NoLane(_) => Code::Failed,
+        QueryError::Read(_) | QueryError::Storage(_) => Code::Untrusted,
+    };
+    Problem::from_error(code, &error)
+}
+
+fn parse_offset(text: &str) -> u64 {
+    text.parse().expect("a view's offset is a number")
+}
+
+/// The chain that is meant: the one named, or the only one there is.
+pub fn the_chain(config: &Config, named: Option<&ChainName>) -> Result<ChainName, Problem> {
+    if let Some(name) = named {
+        return Ok(name.clone());
+    }
+    match &config.chains[..] {
+        [only] => Ok(only.name.clone()),
+        several => {
+            let names = several.iter().map(|chain| chain.name.as_str()).collect::<Vec<_>>();
+            let message = format!("several chains are configured: {}", names.join(", "));
+            Err(Problem::new(Code::Failed, message).help("say which one with --chain NAME"))
+        }
+    }
+}
