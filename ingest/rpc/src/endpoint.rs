@@ -48,6 +48,11 @@ pub enum EndpointState {
         /// For how much longer.
         remaining: Duration,
     },
+    /// It answers, but what it said did not hold up: the others are asked first.
+    Distrusted {
+        /// For how much longer.
+        remaining: Duration,
+    },
     /// It serves another chain; it is asked again from time to time.
     WrongChain(ChainMismatch),
 }
@@ -76,6 +81,7 @@ struct Condition {
     /// Counts failures, so that of several calls that break together only the first counts.
     session: u64,
     backoff: Backoff,
+    distrusted_until: Option<Instant>,
     last_failure: Option<(SystemTime, Failure)>,
     warnings: Throttle,
 }
@@ -87,6 +93,12 @@ enum Phase {
     Resting { until: Instant },
     WrongChain { mismatch: ChainMismatch, until: Instant },
 }
+
+/// An endpoint whose data did not hold up comes last for this long.
+///
+/// A node that lags catches up within seconds, one that lost part of its database does not. If it
+/// is the only one it is asked all the same, for it may be many nodes behind one address.
+const DISTRUST: Duration = Duration::from_secs(60);
 
 /// An endpoint that fails is spoken of this often while it keeps failing.
 const WARNING_INTERVAL: Duration = Duration::from_secs(30);
@@ -113,6 +125,7 @@ impl Endpoint {
                 phase: Phase::Unknown,
                 session: 0,
                 backoff: Backoff::new(options.rest_min, options.rest_max),
+                distrusted_until: None,
                 last_failure: None,
                 warnings: Throttle::new(WARNING_INTERVAL),
             }),
@@ -127,7 +140,10 @@ impl Endpoint {
         let condition = self.condition();
         let state = match condition.phase {
             Phase::Unknown => EndpointState::Unknown,
-            Phase::Ready => EndpointState::Ready,
+            Phase::Ready => match condition.distrusted() {
+                Some(remaining) => EndpointState::Distrusted { remaining },
+                None => EndpointState::Ready,
+            },
             Phase::WrongChain { mismatch, .. } => EndpointState::WrongChain(mismatch),
             Phase::Resting { until } => EndpointState::Resting {
                 remaining: until.saturating_duration_since(Instant::now()),
@@ -176,11 +192,17 @@ impl Endpoint {
         Ok(sighting)
     }
 
-    /// What the endpoint answered did not hold up: let another be asked first.
+    /// What the endpoint answered did not hold up: let others be asked first for a while.
     pub(crate) fn distrust(&self, reason: String) {
         let mut condition = self.condition();
-        let session = condition.session;
-        condition.fail(session, &Failure::Distrusted { reason }, &self.name);
+        condition.distrusted_until = Some(Instant::now() + DISTRUST);
+        let failure = Failure::Distrusted { reason };
+        condition.complain(&failure, &self.name, DISTRUST);
+    }
+
+    /// Whether others are to be asked first.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.condition().distrusted().is_some()
     }
 
     /// Asks the endpoint who it is unless that is known, and returns the session that holds.
@@ -286,10 +308,18 @@ impl Condition {
             Failure::WrongChain(mismatch) => Phase::WrongChain { mismatch: *mismatch, until },
             _ => Phase::Resting { until },
         };
+        self.complain(failure, endpoint, rest);
+    }
+
+    fn complain(&mut self, failure: &Failure, endpoint: &str, rest: Duration) {
         self.last_failure = Some((SystemTime::now(), failure.clone()));
         if let Some(unsaid) = self.warnings.admit(Instant::now()) {
             tracing::warn!(endpoint, %failure, ?rest, unsaid, "endpoint failed");
         }
+    }
+
+    fn distrusted(&self) -> Option<Duration> {
+        self.distrusted_until?.checked_duration_since(Instant::now())
     }
 }
 
@@ -400,6 +430,7 @@ mod tests {
             phase: Phase::Ready,
             session: 3,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(9)),
+            distrusted_until: None,
             last_failure: None,
             warnings: Throttle::new(WARNING_INTERVAL),
         };

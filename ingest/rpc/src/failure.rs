@@ -53,7 +53,7 @@ pub enum Failure {
     #[error(transparent)]
     WrongChain(ChainMismatch),
     /// What it answered did not hold up, says whoever asked.
-    #[error("not trusted for now: {reason}")]
+    #[error("distrusted: {reason}")]
     Distrusted {
         /// The evidence.
         reason: String,

@@ -50,7 +50,7 @@ pub struct Pool {
 
 struct Inner {
     chain: String,
-    /// In the order in which they are tried.
+    /// In the order in which they are tried, as long as none is distrusted.
     endpoints: Vec<Endpoint>,
     /// The WebSocket endpoints, for subscriptions.
     websockets: Vec<(String, Redacted)>,
@@ -134,8 +134,7 @@ impl Pool {
         Err(self.error(failures))
     }
 
-    /// Lets an endpoint rest because what it answered did not hold up, so that the next
-    /// question goes to another one first.
+    /// Puts an endpoint last for a while because what it answered did not hold up.
     pub fn distrust(&self, endpoint: EndpointId, reason: String) {
         self.inner.endpoints[endpoint.0].distrust(reason);
     }
@@ -165,9 +164,11 @@ impl Pool {
         self.inner.endpoints.iter().map(Endpoint::status).collect()
     }
 
-    /// The endpoints in the order in which they are tried.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = EndpointId> + use<> {
-        (0..self.inner.endpoints.len()).map(EndpointId)
+    /// The endpoints in the order in which they are tried: as given, but the distrusted last.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointId> {
+        let mut ids: Vec<EndpointId> = (0..self.inner.endpoints.len()).map(EndpointId).collect();
+        ids.sort_by_key(|id| self.inner.endpoints[id.0].is_distrusted());
+        ids
     }
 
     /// Asks one endpoint, unless it rests.

@@ -1,0 +1,415 @@
+//! A node whose chain and whose faults are written by the test.
+//!
+//! It speaks JSON-RPC over HTTP on the loopback interface. Blocks have real hashes and blooms, so
+//! that everything an honest node sends verifies; [`Nasty`] says how the next answers are not
+//! honest. Blocks are kept as JSON, so that the node is never what a test waits for.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use alloy::consensus::Header;
+use alloy_primitives::{Address, B256, Bloom, Bytes, keccak256};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// A fault to play.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Nasty {
+    /// The result is replaced.
+    Result(Value),
+    /// The call is answered with an error.
+    Error(i64, &'static str),
+    /// The last log of the block is left out.
+    LogMissing,
+    /// The header's bloom is empty, its hash as it should be.
+    BloomMissing,
+    /// The message is answered with a status and a `Retry-After`, if any.
+    Status(u16, Option<&'static str>),
+    /// The message is answered with this text.
+    Body(String),
+    /// The message is never answered.
+    Stall,
+    /// The connection is closed.
+    HangUp,
+    /// The answers of a batch come in reverse, with a foreign one among them.
+    Shuffled,
+    /// A batch lacks its last answer, and has `null` instead of its first.
+    Incomplete,
+}
+
+/// A scripted node. Dropping it ends it.
+pub struct Node {
+    port: u16,
+    script: Arc<Mutex<Script>>,
+    _server: JoinSet<()>,
+}
+
+/// A block, and the JSON that describes it.
+#[derive(Clone, Debug)]
+pub struct ScriptedBlock {
+    pub number: u64,
+    pub hash: B256,
+    pub parent: B256,
+    pub logs: usize,
+    timestamp: u64,
+    header_json: Arc<str>,
+    logs_json: Arc<str>,
+}
+
+struct Script {
+    chain_id: u64,
+    /// The canonical chain from genesis.
+    chain: Vec<ScriptedBlock>,
+    /// All blocks, abandoned ones too.
+    known: HashMap<B256, ScriptedBlock>,
+    /// What `latest` is, when it is not the end of the chain.
+    pretended_head: Option<u64>,
+    /// Makes blocks of equal height differ.
+    salt: u64,
+    faults: Vec<(&'static str, usize, Nasty)>,
+    refuses_batches: bool,
+    calls: HashMap<String, usize>,
+    messages: usize,
+}
+
+impl Node {
+    /// A node with a genesis block.
+    pub async fn start(chain_id: u64) -> Node {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut script = Script {
+            chain_id,
+            chain: Vec::new(),
+            known: HashMap::new(),
+            pretended_head: None,
+            salt: 0,
+            faults: Vec::new(),
+            refuses_batches: false,
+            calls: HashMap::new(),
+            messages: 0,
+        };
+        script.push(0);
+        let script = Arc::new(Mutex::new(script));
+        let mut server = JoinSet::new();
+        server.spawn(accept(listener, script.clone()));
+        Node { port, script, _server: server }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Adds blocks with this many logs each.
+    pub fn extend(&self, blocks: u64, logs: usize) {
+        let mut script = self.script();
+        for _ in 0..blocks {
+            script.push(logs);
+        }
+    }
+
+    /// Replaces the last blocks by as many others and one more.
+    pub fn reorg(&self, depth: u64, logs: usize) {
+        self.cut(depth);
+        self.extend(depth + 1, logs);
+    }
+
+    /// Takes the last blocks away; what comes after will be other blocks.
+    pub fn cut(&self, depth: u64) {
+        let mut script = self.script();
+        let length = script.chain.len() - depth as usize;
+        script.chain.truncate(length);
+        script.salt += 1;
+    }
+
+    /// Becomes another chain with the same id.
+    pub fn wipe(&self) {
+        let mut script = self.script();
+        script.chain.clear();
+        script.known.clear();
+        script.salt += 1;
+        script.push(0);
+    }
+
+    /// Answers `latest` with an older block of the chain, or honestly again.
+    pub fn pretend_head(&self, number: Option<u64>) {
+        self.script().pretended_head = number;
+    }
+
+    /// Plays a fault at the next calls of a method. Faults of one method come one after another.
+    pub fn play(&self, method: &'static str, times: usize, fault: Nasty) {
+        self.script().faults.push((method, times, fault));
+    }
+
+    /// Answers one call per message from now on, and refuses batches.
+    pub fn refuse_batches(&self) {
+        self.script().refuses_batches = true;
+    }
+
+    /// Whether all faults were played.
+    pub fn is_honest_again(&self) -> bool {
+        self.script().faults.is_empty()
+    }
+
+    pub fn chain(&self) -> Vec<ScriptedBlock> {
+        self.script().chain.clone()
+    }
+
+    pub fn head(&self) -> ScriptedBlock {
+        self.script().chain.last().unwrap().clone()
+    }
+
+    /// How often a method was called.
+    pub fn calls(&self, method: &str) -> usize {
+        self.script().calls.get(method).copied().unwrap_or(0)
+    }
+
+    /// How many messages came, each with one call or many.
+    pub fn messages(&self) -> usize {
+        self.script().messages
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap()
+    }
+}
+
+impl Script {
+    fn push(&mut self, logs: usize) {
+        let parent = self.chain.last();
+        let number = parent.map_or(0, |parent| parent.number + 1);
+        let salt = self.salt;
+        let logs: Vec<Value> = (0..logs).map(|index| log(number, salt, index)).collect();
+        let header = Header {
+            number,
+            parent_hash: parent.map_or(B256::ZERO, |parent| parent.hash),
+            timestamp: parent.map_or(1_700_000_000, |parent| parent.timestamp + 12),
+            extra_data: Bytes::from(salt.to_be_bytes()),
+            logs_bloom: bloom(&logs),
+            gas_limit: 30_000_000,
+            base_fee_per_gas: Some(7),
+            withdrawals_root: Some(B256::ZERO),
+            ..Header::default()
+        };
+        let hash = header.hash_slow();
+        let mut header_json = serde_json::to_value(&header).unwrap();
+        header_json["hash"] = json!(hash);
+        header_json["size"] = json!("0x220");
+        header_json["uncles"] = json!([]);
+        header_json["transactions"] = json!([keccak256(hash), keccak256(keccak256(hash))]);
+        let logs_json: Vec<Value> = logs
+            .into_iter()
+            .map(|mut log| {
+                log["blockHash"] = json!(hash);
+                log["blockTimestamp"] = header_json["timestamp"].clone();
+                log
+            })
+            .collect();
+        let block = ScriptedBlock {
+            number,
+            hash,
+            parent: header.parent_hash,
+            logs: logs_json.len(),
+            timestamp: header.timestamp,
+            header_json: header_json.to_string().into(),
+            logs_json: Value::from(logs_json).to_string().into(),
+        };
+        self.known.insert(hash, block.clone());
+        self.chain.push(block);
+    }
+
+    /// The next fault for a method, if one is due.
+    fn fault(&mut self, method: &str) -> Option<Nasty> {
+        let index = self.faults.iter().position(|(of, ..)| *of == method)?;
+        let (_, times, fault) = &mut self.faults[index];
+        let fault = fault.clone();
+        *times -= 1;
+        if *times == 0 {
+            self.faults.remove(index);
+        }
+        Some(fault)
+    }
+
+    fn latest(&self) -> &ScriptedBlock {
+        match self.pretended_head {
+            Some(number) => &self.chain[number as usize],
+            None => self.chain.last().unwrap(),
+        }
+    }
+
+    /// `result` or `error` of an honest answer.
+    fn honest(&self, method: &str, params: &Value) -> String {
+        let block = |block: Option<&ScriptedBlock>| match block {
+            Some(block) => format!(r#""result":{}"#, block.header_json),
+            None => r#""result":null"#.to_owned(),
+        };
+        match method {
+            "eth_chainId" => format!(r#""result":"{:#x}""#, self.chain_id),
+            "eth_getBlockByNumber" => match params[0].as_str().unwrap() {
+                "latest" => block(Some(self.latest())),
+                number => {
+                    let number = u64::from_str_radix(&number[2..], 16).unwrap();
+                    let reached = number <= self.latest().number;
+                    block(self.chain.get(number as usize).filter(|_| reached))
+                }
+            },
+            "eth_getBlockByHash" => {
+                let hash: B256 = params[0].as_str().unwrap().parse().unwrap();
+                block(self.known.get(&hash))
+            }
+            "eth_getLogs" => {
+                let hash = params[0]["blockHash"].as_str().and_then(|hash| hash.parse().ok());
+                match hash.and_then(|hash: B256| self.known.get(&hash)) {
+                    Some(block) => format!(r#""result":{}"#, block.logs_json),
+                    None => r#""error":{"code":-32000,"message":"unknown block"}"#.to_owned(),
+                }
+            }
+            _ => r#""error":{"code":-32601,"message":"no such method"}"#.to_owned(),
+        }
+    }
+
+    /// Answers a message, or says how it is not answered.
+    fn answer(&mut self, message: &Value) -> Result<String, Nasty> {
+        self.messages += 1;
+        let batch = message.as_array();
+        if batch.is_some() && self.refuses_batches {
+            let refusal = r#"{"id":null,"error":{"code":-32600,"message":"no batches"}}"#;
+            return Ok(refusal.to_owned());
+        }
+        let calls = batch.map_or(std::slice::from_ref(message), Vec::as_slice);
+        let mut answers = Vec::new();
+        let (mut shuffled, mut incomplete) = (false, false);
+        for call in calls {
+            let method = call["method"].as_str().unwrap();
+            *self.calls.entry(method.to_owned()).or_default() += 1;
+            let honest = self.honest(method, &call["params"]);
+            let content = match self.fault(method) {
+                None => honest,
+                Some(Nasty::Result(value)) => format!(r#""result":{value}"#),
+                Some(Nasty::Error(code, message)) => {
+                    format!(r#""error":{{"code":{code},"message":"{message}"}}"#)
+                }
+                Some(Nasty::LogMissing) => changed(&honest, |logs| {
+                    logs.as_array_mut().unwrap().pop();
+                }),
+                Some(Nasty::BloomMissing) => changed(&honest, |header| {
+                    header["logsBloom"] = json!(Bloom::ZERO);
+                }),
+                Some(Nasty::Shuffled) => {
+                    shuffled = true;
+                    honest
+                }
+                Some(Nasty::Incomplete) => {
+                    incomplete = true;
+                    honest
+                }
+                Some(fault) => return Err(fault),
+            };
+            answers.push(format!(r#"{{"jsonrpc":"2.0","id":{},{content}}}"#, call["id"]));
+        }
+        if shuffled {
+            answers.push(r#"{"jsonrpc":"2.0","id":9999,"result":"0x1"}"#.to_owned());
+            answers.reverse();
+        }
+        if incomplete {
+            answers.pop();
+            if let Some(first) = answers.first_mut() {
+                *first = "null".to_owned();
+            }
+        }
+        match batch {
+            Some(_) => Ok(format!("[{}]", answers.join(","))),
+            None => answers.pop().ok_or(Nasty::HangUp),
+        }
+    }
+}
+
+/// An honest answer, changed.
+fn changed(honest: &str, change: impl FnOnce(&mut Value)) -> String {
+    let mut result: Value =
+        serde_json::from_str(honest.strip_prefix(r#""result":"#).unwrap()).unwrap();
+    change(&mut result);
+    format!(r#""result":{result}"#)
+}
+
+/// A Transfer of one of three tokens, different for each block, branch and position.
+fn log(number: u64, salt: u64, index: usize) -> Value {
+    let seed = keccak256([number.to_be_bytes(), salt.to_be_bytes(), index.to_be_bytes()].concat());
+    let account = |n: u8| B256::left_padding_from(&keccak256([&seed[..], &[n]].concat())[..20]);
+    json!({
+        "address": Address::repeat_byte(1 + seed[0] % 3),
+        "topics": [keccak256("Transfer(address,address,uint256)"), account(1), account(2)],
+        "data": B256::with_last_byte(seed[1]),
+        "blockNumber": format!("{number:#x}"),
+        "logIndex": format!("{index:#x}"),
+        "transactionIndex": format!("{:#x}", index / 2),
+        "transactionHash": keccak256([&seed[..], &[3]].concat()),
+        "removed": false,
+    })
+}
+
+fn bloom(logs: &[Value]) -> Bloom {
+    let mut bloom = Bloom::ZERO;
+    for log in logs {
+        let address = serde_json::from_value(log["address"].clone()).unwrap();
+        let topics: Vec<B256> = serde_json::from_value(log["topics"].clone()).unwrap();
+        bloom.accrue_raw_log(address, &topics);
+    }
+    bloom
+}
+
+async fn accept(listener: TcpListener, script: Arc<Mutex<Script>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let script = script.clone();
+        // Whatever ends a connection ends it for the client too; the test looks at that side.
+        connections.spawn(async move {
+            let _ = serve(stream, script).await;
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let message = serde_json::from_slice(&body)?;
+        let answer = script.lock().unwrap().answer(&message);
+        let (status, retry_after, body) = match answer {
+            Ok(body) => (200, None, body),
+            Err(Nasty::Body(body)) => (200, None, body),
+            Err(Nasty::Status(status, retry_after)) => (status, retry_after, String::new()),
+            Err(Nasty::Stall) => std::future::pending().await,
+            Err(_) => return Ok(()),
+        };
+        let retry_after =
+            retry_after.map_or(String::new(), |after| format!("retry-after: {after}\r\n"));
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status} -\r\n{retry_after}content-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body.as_bytes()).await?;
+        stream.flush().await?;
+    }
+}
