@@ -1,2 +1,53 @@
-//! Not written yet.
-fn main() {}
+//! Measures Shepherd and writes what it found into `ops/docs/benchmarks.md`.
+//!
+//! Every figure is a median of several runs in one process, beside a limit or a peer that was
+//! measured in the same run on the same machine: the machines are shared, so a number by itself
+//! says little. Nothing here passes or fails by time.
+
+mod follow;
+mod journal;
+mod lane;
+mod module;
+mod report;
+mod restart;
+mod synthetic;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::report::Report;
+
+/// What to measure.
+#[derive(Clone, Debug, Parser)]
+struct Arguments {
+    /// Where the report goes.
+    #[arg(long, default_value = "ops/docs/benchmarks.md")]
+    report: PathBuf,
+    /// Runs of each measurement; the median is reported.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Logs of the journal that is scanned and replayed, in blocks of fifty.
+    #[arg(long, default_value_t = 1_000_000)]
+    logs: u64,
+    /// Blocks of fifty logs that anvil is filled with.
+    #[arg(long, default_value_t = 1_000)]
+    anvil_blocks: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let mut report = Report::new(arguments.runs);
+    let journal = tokio::task::spawn_blocking(move || synthetic::build(arguments.logs)).await??;
+    follow::measure(&mut report, arguments.anvil_blocks).await?;
+    let report = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
+        journal::measure(&mut report, &journal)?;
+        lane::measure(&mut report, &journal)?;
+        module::measure(&mut report)?;
+        restart::measure(&mut report, &journal)?;
+        Ok(report)
+    })
+    .await??;
+    report.write(&arguments.report)
+}
