@@ -341,6 +341,7 @@ fn endpoint_view(status: &EndpointStatus) -> view::EndpointView {
         EndpointState::Unknown => "unknown",
         EndpointState::Ready => "ready",
         EndpointState::Resting { .. } => "resting",
+        EndpointState::Distrusted { .. } => "distrusted",
         EndpointState::WrongChain(_) => "wrong-chain",
     };
     let failed = |(at, failure): &(std::time::SystemTime, shepherd_rpc::Failure)| {
