@@ -10,7 +10,7 @@ use std::{
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::limits::{
-    INSTANCES_MAX, MEMORIES_MAX, MEMORY_MIB_MAX, STACK_BYTES_MAX, TABLE_ELEMENTS_MAX,
+    INSTANCES_MAX, MEMORIES_MAX, MEMORY_MIB_MAX, STACK_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
 };
 
 /// How often the deadline is looked at. A tick costs nothing while no module is running.
@@ -142,11 +142,11 @@ fn hardened(concurrent_max: u32) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(concurrent_max)
         .total_core_instances(concurrent_max * INSTANCES_MAX as u32)
-        .total_memories(concurrent_max)
-        .total_tables(concurrent_max * MEMORIES_MAX as u32)
+        .total_memories(concurrent_max * MEMORIES_MAX as u32)
+        .total_tables(concurrent_max * TABLES_MAX as u32)
         .max_core_instances_per_component(INSTANCES_MAX as u32)
-        .max_memories_per_component(1)
-        .max_tables_per_component(MEMORIES_MAX as u32)
+        .max_memories_per_component(MEMORIES_MAX as u32)
+        .max_tables_per_component(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(memory_bytes)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)

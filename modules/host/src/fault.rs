@@ -126,7 +126,7 @@ pub enum World {
     State(#[source] Box<dyn Error + Send + Sync>),
     /// The tape does not hold the answer that is asked for.
     #[error("the tape does not fit")]
-    Tape(#[from] TapeError),
+    Tape(#[source] Box<TapeError>),
     /// A source of reads answered something else than was asked.
     #[error("{answers} answers to {requests} requests, or answers of another kind")]
     Answers {
@@ -144,6 +144,12 @@ pub enum World {
     /// The engine could not make an instance: memory or address space is short.
     #[error("no instance could be made: {0}")]
     Instance(String),
+}
+
+impl From<TapeError> for World {
+    fn from(error: TapeError) -> World {
+        World::Tape(Box::new(error))
+    }
 }
 
 impl World {

@@ -15,10 +15,7 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    /// Lends both to `call`, which gets a value that must be gone when it returns.
-    ///
-    /// `call` cannot keep it: it is handed a `Lent` by value and must give it back inside what
-    /// it drops, which is the store of the call.
+    /// Lends both.
     ///
     /// # Safety
     ///

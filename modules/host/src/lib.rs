@@ -40,7 +40,7 @@ pub use input::{BlockInput, Input, LogRef, Triggers};
 pub use lines::{LogLevel, LogLine};
 pub use manifest::{Limits, Manifest, ManifestError, OverrideError, Overrides};
 pub use module::{Inspection, LoadError, Module};
-pub use overlay::StateView;
+pub use overlay::{Entry, StateView};
 pub use reads::{ReadAnswer, ReadRequest, Reads};
 pub use sha256::{InvalidSha256, Sha256};
 pub use subscription::{LogFilter, Subscription};

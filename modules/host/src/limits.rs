@@ -37,8 +37,11 @@ pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Core instances in a component: the module, and what `wit-component` puts around it.
 pub const INSTANCES_MAX: usize = 16;
 
-/// Memories, and tables, in a component.
-pub const MEMORIES_MAX: usize = 4;
+/// Tables in a component: the module's own, and the one `wit-component` adds.
+pub const TABLES_MAX: usize = 4;
+
+/// Memories in a component. Two would take two of the pool's slots for one call.
+pub const MEMORIES_MAX: usize = 1;
 
 /// Component handles alive at a time. The contract has no resources, so any is already odd.
 pub const HANDLES_MAX: usize = 1_000;

@@ -58,15 +58,19 @@ impl Lines {
 pub(crate) fn escape(text: &str, bytes_max: usize) -> String {
     const CUT: &str = "… (cut)";
     let mut escaped = String::with_capacity(text.len().min(bytes_max));
+    // Where to cut, should the text turn out to be too long.
+    let mut cut_at = 0;
     for c in text.chars() {
-        let before = escaped.len();
+        if escaped.len() + CUT.len() <= bytes_max {
+            cut_at = escaped.len();
+        }
         if c.is_control() || turns_direction(c) {
             write!(escaped, "{}", c.escape_debug()).expect("a string takes everything");
         } else {
             escaped.push(c);
         }
-        if escaped.len() > bytes_max - CUT.len() && text.len() > bytes_max - CUT.len() {
-            escaped.truncate(before);
+        if escaped.len() > bytes_max {
+            escaped.truncate(cut_at);
             escaped.push_str(CUT);
             return escaped;
         }
@@ -76,4 +80,36 @@ pub(crate) fn escape(text: &str, bytes_max: usize) -> String {
 
 fn turns_direction(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_and_says_so_when_it_was_cut() {
+        assert_eq!(escape("plain — text, \"quoted\"", 100), "plain — text, \"quoted\"");
+        assert_eq!(escape("a\nb\u{1b}[0m\u{9b}\u{202e}", 100), r"a\nb\u{1b}[0m\u{9b}\u{202e}");
+        for length in 0..200 {
+            for text in ["x".repeat(length), "é".repeat(length), "\n".repeat(length)] {
+                let escaped = escape(&text, 100);
+                assert!(escaped.len() <= 100, "{escaped}");
+                let whole = !escaped.ends_with("(cut)");
+                assert_eq!(whole, escape(&text, 10_000) == escaped, "{escaped}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_beyond_the_count_or_the_size_are_counted() {
+        let mut many = Lines::default();
+        (0..LINES_MAX + 5).for_each(|_| many.push(LogLevel::Info, "x"));
+        assert_eq!((many.kept.len(), many.dropped), (LINES_MAX, 5));
+
+        let mut large = Lines::default();
+        let line = "x".repeat(LINE_BYTES_MAX + 1);
+        (0..20).for_each(|_| large.push(LogLevel::Info, &line));
+        assert_eq!((large.kept.len(), large.dropped), (8, 12));
+        assert!(large.kept.iter().all(|line| line.message.len() <= LINE_BYTES_MAX));
+    }
 }

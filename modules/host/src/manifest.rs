@@ -483,3 +483,142 @@ fn memory_mib<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Erro
     }
     Ok(mib)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"name = "watch"
+component = "../built/watch.wasm"
+capabilities = ["state", "chain"]
+
+[subscribe]
+block_every = 10
+tick = "1h 30m"
+
+[[subscribe.log]]
+name = "orders"
+addresses = ["0x1111111111111111111111111111111111111111"]
+topic0 = ["0x2222222222222222222222222222222222222222222222222222222222222222"]
+
+[limits]
+fuel = 5
+memory_mib = 8
+
+[config]
+threshold = "1000"
+pause = { seconds = 5, reason = "quiet" }
+
+[chain.sepolia]
+config = { threshold = "1", pause = { seconds = 6 } }
+addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
+"#;
+
+    fn parse(text: &str) -> Result<Manifest, ManifestError> {
+        Manifest::parse(text, Path::new("modules/watch/module.toml"))
+    }
+
+    #[test]
+    fn a_manifest_says_what_is_granted_limited_and_subscribed() {
+        let manifest = parse(GOOD).unwrap();
+        assert_eq!(manifest.name().as_str(), "watch");
+        assert_eq!(manifest.component(), Path::new("modules/watch/../built/watch.wasm"));
+        let granted = BTreeSet::from([Capability::State, Capability::Chain]);
+        assert_eq!(manifest.capabilities(), &granted);
+        assert_eq!(manifest.limits(), Limits { fuel: 5, memory_mib: 8 });
+
+        let devnet = "devnet".parse().unwrap();
+        let (subscription, config) = manifest.for_chain(&devnet, &Overrides::default()).unwrap();
+        assert_eq!(subscription.block_every, NonZeroU64::new(10));
+        assert_eq!(subscription.tick_seconds, NonZeroU64::new(5400));
+        assert_eq!(subscription.logs[0].addresses, [Address::repeat_byte(0x11)]);
+        assert_eq!(subscription.logs[0].topics[0], [B256::repeat_byte(0x22)]);
+        assert_eq!(config, r#"{"pause":{"reason":"quiet","seconds":5},"threshold":"1000"}"#);
+    }
+
+    #[test]
+    fn a_chain_is_laid_over_the_manifest_and_a_lane_over_the_chain() {
+        let manifest = parse(GOOD).unwrap();
+        let sepolia = "sepolia".parse().unwrap();
+        let lane: Overrides = toml::from_str(
+            r#"config = { pause = { reason = "lane" } }
+               addresses = { orders = ["0x4444444444444444444444444444444444444444"] }"#,
+        )
+        .unwrap();
+        let (subscription, config) = manifest.for_chain(&sepolia, &Overrides::default()).unwrap();
+        assert_eq!(subscription.logs[0].addresses, [Address::repeat_byte(0x33)]);
+        assert_eq!(config, r#"{"pause":{"reason":"quiet","seconds":6},"threshold":"1"}"#);
+
+        let (subscription, config) = manifest.for_chain(&sepolia, &lane).unwrap();
+        assert_eq!(subscription.logs[0].addresses, [Address::repeat_byte(0x44)]);
+        assert_eq!(config, r#"{"pause":{"reason":"lane","seconds":6},"threshold":"1"}"#);
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let text = "name = \"a\"\ncomponent = \"a.wasm\"\ncapabilities = []\n\
+                    [[subscribe.log]]\n";
+        let manifest = parse(text).unwrap();
+        assert_eq!(manifest.limits(), Limits::default());
+        let (subscription, config) =
+            manifest.for_chain(&"devnet".parse().unwrap(), &Overrides::default()).unwrap();
+        assert!(subscription.wants_log(&Address::ZERO, &[]));
+        assert_eq!(config, "{}");
+    }
+
+    /// The manifest with one line replaced is refused at a line, with these words.
+    fn refused(line: &str, with: &str, at: usize, words: &str) {
+        assert!(GOOD.contains(line), "{line}");
+        let error = parse(&GOOD.replace(line, with)).expect_err(with);
+        assert_eq!(error.line, at, "{error}");
+        assert!(error.message.contains(words), "{error}");
+        let place = format!("modules/watch/module.toml:{at}: ");
+        assert!(error.to_string().starts_with(&place), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line() {
+        refused("name = \"watch\"", "name = \"Watch\"", 1, "is not a name");
+        refused("name = \"watch\"", "nam = \"watch\"", 1, "unknown field `nam`, expected one of");
+        refused("\"chain\"]", "\"chian\"]", 3, "no capability `chian`: use state, chain");
+        refused("block_every = 10", "block_every = 0", 6, "1 is every block");
+        refused("block_every = 10", "blocks_every = 10", 6, "unknown field `blocks_every`");
+        refused("\"1h 30m\"", "\"soon\"", 7, "`soon` is not a duration");
+        refused("\"1h 30m\"", "\"1500ms\"", 7, "whole seconds");
+        refused("\"1h 30m\"", "\"0s\"", 7, "whole seconds");
+        refused(
+            "[\"0x1111111111111111111111111111111111111111\"]",
+            "[\"0x11\"]",
+            11,
+            "40 hex digits",
+        );
+        refused("[\"0x1111111111111111111111111111111111111111\"]", "[]", 11, "matches nothing");
+        refused("topic0", "topic4", 12, "unknown field `topic4`");
+        refused("\"0x22222222", "\"22222222", 12, "64 hex digits");
+        refused("fuel = 5", "fuel = 0", 15, "`fuel` is 1 to");
+        refused("fuel = 5", "fuel = 20_000_000_001", 15, "`fuel` is 1 to");
+        refused("memory_mib = 8", "memory_mib = 257", 16, "`memory_mib` is 1 to");
+        refused("[limits]", "[limit]", 14, "unknown field `limit`");
+        refused("threshold = \"1000\"", "threshold = nan", 1, "config.threshold");
+        refused("[chain.sepolia]", "[chain.Sepolia]", 22, "is not a name");
+        refused("{ orders = [", "{ order = [", 22, "it has: orders");
+        refused("threshold = \"1000\"", "threshold = ", 19, "");
+        let missing = parse(&GOOD.replace("component = \"../built/watch.wasm\"", "")).unwrap_err();
+        assert!(missing.message.contains("missing field `component`"), "{missing}");
+    }
+
+    #[test]
+    fn a_manifest_that_subscribes_nothing_is_refused() {
+        let text = "name = \"a\"\ncomponent = \"a.wasm\"\ncapabilities = []\n[subscribe]\n";
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.line, 4);
+        assert!(error.message.contains("never be called"), "{error}");
+    }
+
+    #[test]
+    fn two_subscriptions_of_one_name_are_refused() {
+        let twice = format!("{GOOD}\n[[subscribe.log]]\nname = \"orders\"\n");
+        let error = parse(&twice).unwrap_err();
+        assert!(error.message.contains("two [[subscribe.log]] are named `orders`"), "{error}");
+    }
+}

@@ -10,7 +10,7 @@ use crate::{
     capability::{ALWAYS, Capability, interface},
     engine::Engine,
     imports::{self, Guest},
-    limits::{COMPONENT_BYTES_MAX, INSTANCES_MAX},
+    limits::{COMPONENT_BYTES_MAX, MEMORIES_MAX, TABLES_MAX},
     manifest::Manifest,
     sha256::Sha256,
 };
@@ -137,9 +137,16 @@ impl Engine {
         // `Component::new` would also take the text format if a dependency switched it on.
         let component = Component::from_binary(self.wasmtime(), bytes)
             .map_err(|source| invalid(format!("{source:#}")))?;
-        let instances = component.resources_required().map(|needs| needs.num_memories);
-        if instances.is_none_or(|memories| memories as usize > INSTANCES_MAX) {
-            return Err(invalid("it instantiates modules that it imports".to_owned()));
+        // Unknown when it instantiates modules that it would be given: nothing gives it any.
+        let Some(needs) = component.resources_required() else {
+            return Err(invalid("it imports a module or a component".to_owned()));
+        };
+        if needs.num_memories as usize > MEMORIES_MAX || needs.num_tables as usize > TABLES_MAX {
+            let (memories, tables) = (needs.num_memories, needs.num_tables);
+            return Err(invalid(format!(
+                "it has {memories} memories and {tables} tables; at most {MEMORIES_MAX} and \
+                 {TABLES_MAX}"
+            )));
         }
         Ok(component)
     }

@@ -10,6 +10,9 @@ use crate::{
     limits::{KEY_BYTES_MAX, LIST_BYTES_MAX, LIST_ENTRIES_MAX, VALUE_BYTES_MAX, WRITES_BYTES_MAX},
 };
 
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// A lane's state as it is before the record.
 pub trait StateView {
     /// The value of a key.
@@ -23,7 +26,7 @@ pub trait StateView {
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, World>;
+    ) -> Result<Vec<Entry>, World>;
 }
 
 /// A map is a state: what tests use.
@@ -37,7 +40,7 @@ impl StateView for BTreeMap<Vec<u8>, Vec<u8>> {
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, World> {
+    ) -> Result<Vec<Entry>, World> {
         let entries = self
             .range::<[u8], _>((start(prefix, after), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
@@ -57,7 +60,7 @@ fn start<'a>(prefix: &'a [u8], after: Option<&'a [u8]>) -> Bound<&'a [u8]> {
 /// A page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
-    pub(crate) entries: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) entries: Vec<Entry>,
     /// Whether entries follow the last one.
     pub(crate) more: bool,
 }
@@ -167,7 +170,7 @@ struct Stored<'a> {
     prefix: &'a [u8],
     after: Option<Vec<u8>>,
     batch: usize,
-    entries: VecDeque<(Vec<u8>, Vec<u8>)>,
+    entries: VecDeque<Entry>,
     ended: bool,
 }
 
@@ -199,5 +202,118 @@ fn size(key: &[u8], value: Option<&[u8]>) -> usize {
 impl From<OutputTooLarge> for Failure {
     fn from(output: OutputTooLarge) -> Failure {
         Failure::Module(output.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(text: &str) -> Vec<u8> {
+        text.as_bytes().to_vec()
+    }
+
+    fn state(keys: &[&str]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        keys.iter().map(|key| (bytes(key), bytes("stored"))).collect()
+    }
+
+    #[test]
+    fn a_record_reads_its_own_writes() {
+        let mut state = state(&["a", "b"]);
+        let mut overlay = Overlay::default();
+        overlay.write(bytes("a"), Some(bytes("written"))).unwrap();
+        overlay.write(bytes("b"), None).unwrap();
+        overlay.write(bytes("c"), Some(bytes("new"))).unwrap();
+        let mut get = |key: &str| overlay.get(&mut state, key.as_bytes()).unwrap();
+        assert_eq!(get("a"), Some(bytes("written")));
+        assert_eq!(get("b"), None);
+        assert_eq!(get("c"), Some(bytes("new")));
+        assert_eq!(get("d"), None);
+    }
+
+    #[test]
+    fn replacing_and_deleting_gives_room_back() {
+        let mut overlay = Overlay::default();
+        for round in 0..10 {
+            for key in 0u8..4 {
+                let value = vec![round; VALUE_BYTES_MAX - 1];
+                overlay.write(vec![key], Some(value)).unwrap();
+            }
+        }
+        let full = overlay.write(bytes("e"), Some(bytes("x"))).unwrap_err();
+        assert_eq!(full, OutputTooLarge::Writes { bytes: WRITES_BYTES_MAX + 2 });
+        overlay.write(vec![0], None).unwrap();
+        overlay.write(bytes("e"), Some(bytes("x"))).unwrap();
+    }
+
+    /// What a listing gives, page after page, is what committing first would have given.
+    fn check(stored: &[&str], written: &[&str], deleted: &[&str], prefix: &str, limit: u32) {
+        let mut before = state(stored);
+        let mut overlay = Overlay::default();
+        let mut committed = before.clone();
+        for key in written {
+            overlay.write(bytes(key), Some(bytes("written"))).unwrap();
+            committed.insert(bytes(key), bytes("written"));
+        }
+        for key in deleted {
+            overlay.write(bytes(key), None).unwrap();
+            committed.remove(&bytes(key));
+        }
+        committed.retain(|key, _| key.starts_with(prefix.as_bytes()));
+
+        let mut listed = Vec::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page =
+                overlay.list(&mut before, prefix.as_bytes(), after.as_deref(), limit).unwrap();
+            assert!(page.entries.len() <= limit as usize);
+            assert!(!page.more || page.entries.len() == limit as usize, "a full page, or the last");
+            after = page.entries.last().map(|(key, _)| key.clone()).or(after);
+            listed.extend(page.entries);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(listed, Vec::from_iter(committed), "{stored:?} {written:?} {deleted:?}");
+    }
+
+    #[test]
+    fn a_listing_merges_writes_into_the_state_in_order() {
+        let keys = ["a", "b", "b1", "b2", "b3", "b4", "c"];
+        for limit in [1, 2, 3, 10] {
+            check(&keys, &[], &[], "b", limit);
+            check(&[], &keys, &[], "b", limit);
+            check(&keys, &["b0", "b2", "b25", "b9"], &["b1", "b3"], "b", limit);
+            check(&keys, &["b9"], &["b1", "b2", "b3", "b4"], "b", limit);
+            check(&keys, &[], &keys, "", limit);
+            check(&keys, &["a0", "d"], &["x"], "", limit);
+            check(&keys, &["e"], &[], "z", limit);
+        }
+    }
+
+    #[test]
+    fn a_page_is_bounded_in_bytes_but_never_empty() {
+        let mut state = BTreeMap::new();
+        for key in 0u8..4 {
+            state.insert(vec![key], vec![0; LIST_BYTES_MAX / 2]);
+        }
+        let overlay = Overlay::default();
+        let page = overlay.list(&mut state, b"", None, 100).unwrap();
+        assert_eq!((page.entries.len(), page.more), (1, true));
+        state.insert(vec![0], vec![0; LIST_BYTES_MAX]);
+        let page = overlay.list(&mut state, b"", None, 100).unwrap();
+        assert_eq!((page.entries.len(), page.more), (1, true));
+    }
+
+    #[test]
+    fn a_limit_of_zero_or_of_too_many_is_brought_into_range() {
+        let mut many = BTreeMap::new();
+        for key in 0..1500u32 {
+            many.insert(key.to_be_bytes().to_vec(), Vec::new());
+        }
+        let overlay = Overlay::default();
+        let lengths =
+            [0, 5000].map(|limit| overlay.list(&mut many, b"", None, limit).unwrap().entries.len());
+        assert_eq!(lengths, [1, LIST_ENTRIES_MAX]);
     }
 }

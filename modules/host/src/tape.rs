@@ -203,3 +203,90 @@ fn decode_answers(bytes: &[u8]) -> Option<Vec<ReadAnswer>> {
     }
     rest.is_empty().then_some(answers)
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::Address;
+
+    use super::*;
+
+    fn block() -> BlockRef {
+        BlockRef { number: 7, hash: B256::repeat_byte(7) }
+    }
+
+    fn answers() -> Vec<ReadAnswer> {
+        vec![
+            ReadAnswer::Returned(Bytes::from_static(&[1, 2, 3])),
+            ReadAnswer::Reverted(Bytes::new()),
+            ReadAnswer::Balance(U256::MAX),
+            ReadAnswer::Code(Bytes::from_static(&[0xfe])),
+            ReadAnswer::Storage(B256::repeat_byte(9)),
+        ]
+    }
+
+    #[test]
+    fn answers_come_back_as_they_were_taped() {
+        assert_eq!(decode_answers(&encode_answers(&answers())), Some(answers()));
+        assert_eq!(decode_answers(&encode_answers(&[])), Some(vec![]));
+        assert_eq!(encode_answers(&answers()[..1]), [1, 0, 0, 0, 0, 3, 1, 2, 3], "the layout");
+    }
+
+    #[test]
+    fn a_tape_that_was_cut_or_changed_in_form_is_corrupt() {
+        let bytes = encode_answers(&answers());
+        let whole: Vec<usize> = (0..=5).map(|n| encode_answers(&answers()[..n]).len()).collect();
+        for length in 0..bytes.len() {
+            let decoded = decode_answers(&bytes[..length]);
+            assert_eq!(decoded.is_some(), whole.contains(&length), "cut at {length}");
+        }
+        assert_eq!(decode_answers(&[2]), None, "another version");
+        assert_eq!(decode_answers(&[1, 5, 0, 0, 0, 0]), None, "another kind");
+        assert_eq!(decode_answers(&[1, 2, 0, 0, 0, 1, 1]), None, "a balance of one byte");
+    }
+
+    #[test]
+    fn every_part_of_a_question_is_in_its_digest() {
+        let (a, b) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let call =
+            |to, data: &'static [u8]| ReadRequest::Call { to, data: Bytes::from_static(data) };
+        let storage =
+            |address, slot| ReadRequest::Storage { address, slot: B256::with_last_byte(slot) };
+        let questions = [
+            vec![],
+            vec![call(a, &[])],
+            vec![call(b, &[])],
+            vec![call(a, &[0])],
+            vec![call(a, &[0, 0])],
+            vec![ReadRequest::Balance(a)],
+            vec![ReadRequest::Balance(b)],
+            vec![ReadRequest::Code(a)],
+            vec![storage(a, 0)],
+            vec![storage(a, 1)],
+            vec![ReadRequest::Balance(a), ReadRequest::Balance(b)],
+            vec![ReadRequest::Balance(b), ReadRequest::Balance(a)],
+        ];
+        let other_block = BlockRef { number: 7, hash: B256::repeat_byte(8) };
+        let mut digests: Vec<Digest> =
+            questions.iter().map(|asked| request_digest(block(), asked)).collect();
+        digests.push(request_digest(other_block, &questions[1]));
+        let count = digests.len();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), count);
+    }
+
+    #[test]
+    fn reads_are_answered_in_the_order_they_were_made() {
+        let asked = [ReadRequest::Balance(Address::ZERO)];
+        let entry = |call: u32, wei: u64| {
+            TapeEntry::new(call, block(), &asked, &[ReadAnswer::Balance(U256::from(wei))])
+        };
+        let mut tape = TapeReads::new(vec![entry(0, 10), entry(1, 11)]);
+        for wei in [10u64, 11] {
+            let answered = tape.answer(block(), &asked);
+            assert_eq!(answered, Ok(vec![ReadAnswer::Balance(U256::from(wei))]));
+        }
+        let ended = TapeError::Ended { call: 2, block: block(), recorded: 2 };
+        assert_eq!(tape.answer(block(), &asked), Err(ended));
+    }
+}

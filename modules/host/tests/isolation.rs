@@ -153,7 +153,7 @@ fn state_that_cannot_be_read_is_the_worlds() {
             _: &[u8],
             _: Option<&[u8]>,
             _: usize,
-        ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, World> {
+        ) -> Result<Vec<shepherd_host::Entry>, World> {
             Err(World::state("the disk is gone"))
         }
     }

@@ -83,6 +83,7 @@ pub fn block_with(number: u64, logs: Vec<LogRef<'_>>) -> Input<'_> {
 }
 
 /// A chain on which every address has one wei, no code, and calls return what they are given.
+#[expect(clippy::unnecessary_wraps, reason = "a source of reads can fail")]
 pub fn chain(_: BlockRef, requests: &[ReadRequest]) -> Result<Vec<ReadAnswer>, World> {
     let answer = |request: &ReadRequest| match request {
         ReadRequest::Call { data, .. } if data.is_empty() => ReadAnswer::Reverted(Bytes::new()),
