@@ -4,6 +4,7 @@
 //! CI both call, so it depends on little and does not know the crates it builds.
 
 mod arrows;
+mod demo;
 mod guests;
 mod setup;
 mod shell;
@@ -26,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Install what is missing: a compiler for modules, anvil, solc; compile the contracts.
     Setup,
+    /// Show it all at work: a chain, Shepherd on it, and what its modules computed.
+    Demo(demo::Options),
     /// Run every check that CI runs.
     Test,
     /// Build the modules to WebAssembly components in target/modules.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let root = root();
     let outcome = match Arguments::parse().command {
         Command::Setup => setup::setup(&root),
+        Command::Demo(options) => demo::demo(&root, &options),
         Command::Test => test::test(&root),
         Command::Guests => guests(&root),
         Command::Bench { arguments } => bench(&root, &arguments),
