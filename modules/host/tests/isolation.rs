@@ -112,6 +112,8 @@ fn a_refused_configuration_is_told_when_the_module_is_bound() {
     let reason = "refused on request".to_owned();
     assert_eq!(refused("refuse-config"), Fault::RefusedConfiguration(reason));
     assert!(matches!(refused("panic-in-config"), Fault::Panicked(_)));
+    let call = Fault::CallWhileConfigured { function: "clock.now" };
+    assert_eq!(refused("call-in-config"), call);
     let Fault::RefusedConfiguration(reason) = refused("no-such-behaviour") else { panic!() };
     assert!(reason.contains("no-such-behaviour"), "{reason}");
 }

@@ -135,17 +135,24 @@ impl Toolchain {
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         }
-        command.env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            remapped(&[(root, "shepherd"), (&cargo_home()?, "cargo"), (&sysroot.path, "rust")]),
-        );
+        let cargo_home = cargo_home()?;
+        let registries = cargo_home.join("registry/src");
+        let mut paths =
+            vec![(cargo_home, "cargo"), (root.to_owned(), "shepherd"), (sysroot.path, "rust")];
+        // Their folders tell which registry, or mirror, the sources came from.
+        for registry in fs::read_dir(registries).into_iter().flatten() {
+            paths.push((registry?.path(), "crates"));
+        }
+        command.env("CARGO_ENCODED_RUSTFLAGS", remapped(&paths));
         Ok(command)
     }
 }
 
 /// Flags that keep the machine's paths out of the components: panic messages name source files,
 /// and the same source should give the same bytes, and so the same sha256, wherever it is built.
-fn remapped(paths: &[(&Path, &str)]) -> OsString {
+///
+/// Where two of the paths fit, the compiler takes the later.
+fn remapped(paths: &[(PathBuf, &str)]) -> OsString {
     let mut flags = OsString::new();
     for (path, name) in paths {
         if !flags.is_empty() {

@@ -1,11 +1,7 @@
 //! Real components in the real host, with a map as the state and a script as the chain.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use alloy_primitives::{B256, Bytes, U256};
 use shepherd_host::{
@@ -18,9 +14,9 @@ pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A built component. `cargo xtask guests` makes them.
 pub fn component(name: &str) -> Vec<u8> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
-    let file = target.join("modules").join(name).with_extension("wasm");
+    // Where manifests look for it too, whatever directory cargo itself builds into.
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/modules");
+    let file = modules.join(name).with_extension("wasm");
     fs::read(&file).unwrap_or_else(|error| {
         panic!("{} cannot be read ({error}): run `cargo xtask guests` first", file.display())
     })
