@@ -28,6 +28,7 @@ struct Api {
     port: u16,
     store: Store,
     chain_state: Arc<Mutex<StateView>>,
+    lane_state: Arc<Mutex<StateView>>,
     shutdown: CancellationToken,
     serving: Option<JoinHandle<()>>,
     _dir: TempDir,
@@ -68,12 +69,14 @@ impl Api {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let chain_state = Arc::new(Mutex::new(StateView::new("following", None, None)));
-        let reported = chain_state.clone();
+        let waiting = StateView::new("waiting", Some("a node".to_owned()), None);
+        let lane_state = Arc::new(Mutex::new(waiting));
+        let (reported, reported_lane) = (chain_state.clone(), lane_state.clone());
         let sources = Sources {
             store: store.clone(),
             chains: Box::new(move || vec![chain_report(reported.lock().unwrap().clone())]),
-            lanes: Box::new(|| {
-                let state = StateView::new("waiting", Some("a node".to_owned()), None);
+            lanes: Box::new(move || {
+                let state = reported_lane.lock().unwrap().clone();
                 vec![(LANE.parse().unwrap(), LaneReport { state, faults: 3 })]
             }),
             metrics,
@@ -91,7 +94,7 @@ impl Api {
                 shepherd_admin::serve(listener, sources, stop).await;
             });
         });
-        Api { port, store, chain_state, shutdown, serving: Some(serving), _dir: dir }
+        Api { port, store, chain_state, lane_state, shutdown, serving: Some(serving), _dir: dir }
     }
 
     /// Status, headers in lower case and body of a GET.
@@ -172,12 +175,14 @@ fn ready_names_what_is_not_at_work() {
     assert_eq!(api.json("/ready"), json!({"ready": true, "reasons": []}));
     let reason = Some("a reorg of 70 blocks".to_owned());
     *api.chain_state.lock().unwrap() = StateView::new("stopped", reason, None);
+    *api.lane_state.lock().unwrap() = StateView::new("halted", Some("record 2".to_owned()), None);
     let (status, _, body) = api.get("/ready");
     let body: Value = serde_json::from_str(&body).unwrap();
     let expected = json!({
         "ready": false,
         "reasons": [
-            {"what": "chain testnet", "state": "stopped", "reason": "a reorg of 70 blocks"}
+            {"what": "chain testnet", "state": "stopped", "reason": "a reorg of 70 blocks"},
+            {"what": "lane toy@testnet", "state": "halted", "reason": "record 2"},
         ],
     });
     assert_eq!((status, body), (503, expected));

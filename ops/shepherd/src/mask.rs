@@ -33,12 +33,18 @@ fn hide_after_hosts(line: &str) -> String {
         shown.push_str(&url[host..authority]);
         // A variable is the name of a secret, not the secret.
         let tail = &url[authority..];
-        let is_variable = tail.starts_with("/${") && tail.ends_with('}');
-        shown.push_str(&if is_variable { tail.to_owned() } else { stars(tail) });
+        let is_public = tail == "/" || is_variable(tail);
+        shown.push_str(&if is_public { tail.to_owned() } else { stars(tail) });
         rest = after;
     }
     shown.push_str(rest);
     shown
+}
+
+/// Whether a path is one `${NAME}` and nothing else.
+fn is_variable(path: &str) -> bool {
+    let name = path.strip_prefix("/${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
 /// Hides what looks like a key where no `://` gave it away.
@@ -75,7 +81,9 @@ mod tests {
         check(r#"endpoints = ["https://node/v2/KEY"]"#, r#"endpoints = ["https://node*******"]"#);
         check(r#"url = "wss://me:KEY@node:80/x?y#z""#, r#"url = "wss://*******node:80******""#);
         check("a = 'http://a/K', 'http://b?k=K'", "a = 'http://a**', 'http://b****'");
+        check("a = 'http://a/'", "a = 'http://a/'");
         check(r#"a = "https://node/${KEY}""#, r#"a = "https://node/${KEY}""#);
+        check("a = 'http://a/${A}/KEY/${B}'", "a = 'http://a**************'");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 pub const NOWHERE: &str = "http://127.0.0.1:1";
 
 /// Far longer than anything here takes. A test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder in which `shepherd` is run.
 pub struct Folder {
