@@ -13,9 +13,10 @@ pub struct Config {
     pub trust: Trust,
     /// How often to look for a new head when nobody announces one.
     pub poll_interval: Duration,
-    /// Fetches under way at once while filling a gap. Each holds one batch of blocks in memory.
+    /// Fetches under way at once while filling a gap, one at least. Each holds one batch of
+    /// blocks in memory.
     pub fetch_parallel: usize,
-    /// Most blocks per fetch, and per append.
+    /// Most blocks per fetch, and per append; one at least.
     pub batch_blocks_max: usize,
     /// Wait after a first failure; it doubles with each further one.
     pub retry_min: Duration,

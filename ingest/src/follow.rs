@@ -14,8 +14,8 @@ use std::{
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use shepherd_log::{
-    AppendError, Block, BlockRef, Header, Journal, Log, Offset, ReadError, Record, RecordView,
-    Revert, StorageError,
+    AppendError, Block, BlockRef, Header, Journal, Offset, ReadError, Record, RecordView,
+    StorageError,
 };
 use shepherd_rpc::{Backoff, ChainMismatch, EndpointId, Heads, Pool, PoolError, Throttle};
 use tokio::sync::watch;
@@ -27,6 +27,7 @@ use crate::{
     fork::{Walk, walk},
     link,
     metrics::ChainMetrics,
+    pending::{Head, Pending},
     verify::{self, VerifiedHeader},
 };
 
@@ -82,9 +83,6 @@ pub enum ReorgLimit {
     JournalStart,
 }
 
-/// Bytes of records per append. A batch of the store holds 8 MiB, and our count is an estimate.
-const APPEND_BYTES_MAX: usize = 4 << 20;
-
 /// JSON per fetch that the batch size aims at while filling a gap.
 ///
 /// Large enough that round trips do not matter, and small enough that the fetches under way,
@@ -117,6 +115,10 @@ pub async fn follow(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), FollowError> {
+    // Zero of either would mean to do nothing for ever.
+    let fetch_parallel = config.fetch_parallel.max(1);
+    let batch_blocks_max = config.batch_blocks_max.max(1);
+    let config = Config { fetch_parallel, batch_blocks_max, ..config };
     let mut follower = Follower {
         fetcher: Fetcher { pool, trust: config.trust },
         metrics: metrics.of_chain(journal.chain().as_str()),
@@ -140,13 +142,6 @@ pub async fn follow(
     };
     follower.report(ChainState::Stopped { reason });
     outcome
-}
-
-/// The newest block of the journal.
-#[derive(Clone, Copy)]
-struct Head {
-    this: BlockRef,
-    timestamp: u64,
 }
 
 struct Follower {
@@ -299,7 +294,8 @@ impl Follower {
                 }
             };
             let size = self.fetch_blocks.load(Ordering::Relaxed);
-            let size = next_size(size, &fetched, self.config.batch_blocks_max);
+            let blocks = fetched.value.len();
+            let size = next_size(size, fetched.json_bytes, blocks, self.config.batch_blocks_max);
             self.fetch_blocks.store(size, Ordering::Relaxed);
             for block in fetched.value {
                 if let Some(head) = pending.head.or(self.head) {
@@ -562,49 +558,10 @@ impl Follower {
     }
 }
 
-/// Records that are fetched and verified, not yet durable.
-#[derive(Default)]
-struct Pending {
-    records: Vec<Record>,
-    bytes: usize,
-    blocks: u64,
-    logs: u64,
-    /// The head after them.
-    head: Option<Head>,
-}
-
-impl Pending {
-    fn revert(ancestor: Head, abandoned: Vec<BlockRef>) -> Pending {
-        let bytes = abandoned.len() * size_of::<BlockRef>();
-        let revert = Record::Revert(Revert { ancestor: ancestor.this, abandoned });
-        Pending { records: vec![revert], bytes, head: Some(ancestor), ..Pending::default() }
-    }
-
-    fn has_room_for(&self, block: &Block, blocks_max: usize) -> bool {
-        self.records.is_empty()
-            || (self.records.len() < blocks_max && self.bytes + size(block) <= APPEND_BYTES_MAX)
-    }
-
-    fn push(&mut self, block: Block) {
-        self.bytes += size(&block);
-        self.blocks += 1;
-        self.logs += block.logs.len() as u64;
-        self.head = Some(Head { this: block.header.this, timestamp: block.header.timestamp });
-        self.records.push(Record::Block(block));
-    }
-}
-
-/// Roughly what a block takes in the journal.
-fn size(block: &Block) -> usize {
-    let logs =
-        block.logs.iter().map(|log| size_of::<Log>() + 32 * log.topics.len() + log.data.len());
-    size_of::<Header>() + block.header.rlp.len() + logs.sum::<usize>()
-}
-
 /// Blocks of the next fetch: as many as make up the JSON we aim at, if they are as large as the
 /// last ones were, but never more than twice as many as before.
-fn next_size(size: usize, last: &Fetched<Vec<Block>>, blocks_max: usize) -> usize {
-    let block_bytes = last.json_bytes / last.value.len().max(1);
+fn next_size(size: usize, json_bytes: usize, blocks: usize, blocks_max: usize) -> usize {
+    let block_bytes = json_bytes / blocks.max(1);
     (FETCH_BYTES_AIM / block_bytes.max(1)).min(2 * size).clamp(1, blocks_max)
 }
 
@@ -623,4 +580,30 @@ fn is_to_blame(answer: &BadAnswer, failures: u32) -> bool {
 fn in_words(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fetches_aim_at_their_size_and_grow_at_most_twofold() {
+        check(8, (0, 8), 16);
+        check(8, (8 * 1000, 8), 16);
+        check(64, (64 * 1000, 64), 100);
+        check(100, (100 * 100_000, 100), 20);
+        check(100, (100 * FETCH_BYTES_AIM, 100), 1);
+        check(1, (0, 0), 2);
+    }
+
+    fn check(size: usize, (json_bytes, blocks): (usize, usize), expected: usize) {
+        assert_eq!(next_size(size, json_bytes, blocks, 100), expected);
+    }
+
+    #[test]
+    fn an_absent_block_speaks_against_an_endpoint_only_when_it_stays_absent() {
+        assert!(is_to_blame(&BadAnswer::Mismatch(crate::Mismatch::NoLogs), 1));
+        assert!(!is_to_blame(&BadAnswer::Absent, ABSENT_PATIENCE));
+        assert!(is_to_blame(&BadAnswer::Absent, ABSENT_PATIENCE + 1));
+    }
 }

@@ -18,6 +18,7 @@ mod follow;
 mod fork;
 mod link;
 mod metrics;
+mod pending;
 mod status;
 mod verify;
 mod wire;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::{Disk, Following, config, pool};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scripted::{Nasty, Node};
 use serde_json::json;
 use shepherd_ingest::{Config, FollowError, ReorgLimit, Trust, check_chain};
@@ -87,7 +88,7 @@ async fn a_reorg_of_any_allowed_depth_is_one_revert_and_the_new_branch() {
     node.extend(20, 2);
     let disk = Disk::new(CHAIN_ID);
     let pool = pool(CHAIN_ID, &[&node.url()]);
-    let following = Following::start(&disk, &pool, config());
+    let mut following = Following::start(&disk, &pool, config());
     disk.until_head(node.head().hash).await;
     let mut abandoned = 0;
     for depth in 1..=10 {
@@ -97,6 +98,8 @@ async fn a_reorg_of_any_allowed_depth_is_one_revert_and_the_new_branch() {
         assert_same_chain(&disk, &node, 0);
         assert_eq!(disk.replay().1, abandoned);
     }
+    let head = node.head().hash;
+    following.until("at the head", |status| status.head.is_some_and(|b| b.hash == head)).await;
     assert_eq!(following.metric("reorgs_total"), 10.0);
     following.stop().await;
 }
@@ -316,6 +319,72 @@ async fn an_outage_is_visible_and_nothing_is_missing_after_it() {
     following.until_following().await;
     following.stop().await;
     assert!(node.is_honest_again());
+    assert_same_chain(&disk, &node, 0);
+}
+
+/// `SHEPHERD_SEED=7 cargo test -p shepherd-ingest random` repeats one history.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_histories_with_random_faults_lead_to_the_canonical_chain() {
+    let seeds = match std::env::var("SHEPHERD_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..5).collect(),
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        random_history(seed).await;
+    }
+}
+
+async fn random_history(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let node = Node::start(CHAIN_ID).await;
+    node.extend(random.random_range(1..30), 2);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
+    let mut disk = Disk::with_depth(CHAIN_ID, 64);
+    let config = Config { batch_blocks_max: random.random_range(1..9), ..config() };
+    let mut following = Following::start(&disk, &pool, config.clone());
+    let faults = [
+        ("eth_getLogs", Nasty::LogMissing),
+        ("eth_getLogs", Nasty::HangUp),
+        ("eth_getLogs", Nasty::Error(-32000, "unknown block")),
+        ("eth_getBlockByNumber", Nasty::BloomMissing),
+        ("eth_getBlockByNumber", Nasty::Result(json!(null))),
+        ("eth_getBlockByHash", Nasty::Result(json!(null))),
+        ("eth_getBlockByHash", Nasty::HangUp),
+    ];
+    for _ in 0..25 {
+        let height = node.head().number;
+        let logs = random.random_range(0..4);
+        match random.random_range(0..7) {
+            0 | 1 => node.extend(random.random_range(1..20), logs),
+            2 => node.reorg(random.random_range(1..=height.min(6)), logs),
+            3 => {
+                node.cut(random.random_range(1..=height.min(3)));
+                node.extend(1, logs);
+            }
+            4 => node.pretend_head(Some(random.random_range(0..=height.saturating_sub(3)))),
+            5 => {
+                let (method, fault) = faults[random.random_range(0..faults.len())].clone();
+                node.play(method, random.random_range(1..3), fault);
+            }
+            _ => {
+                following.stop().await;
+                disk = disk.reopen();
+                following = Following::start(&disk, &pool, config.clone());
+            }
+        }
+        if random.random_bool(0.5) {
+            node.pretend_head(None);
+            // A block that no reorg can have taken from the follower's sight.
+            node.extend(1, 1);
+            disk.until_head(node.head().hash).await;
+            assert_same_chain(&disk, &node, 0);
+        }
+    }
+    node.pretend_head(None);
+    node.extend(1, 1);
+    disk.until_head(node.head().hash).await;
+    following.stop().await;
     assert_same_chain(&disk, &node, 0);
 }
 

@@ -376,12 +376,17 @@ fn answer_bytes(reply: &Reply) -> u64 {
 mod tests {
     use super::*;
 
+    /// An answer to a call: a value, or an error with this message.
+    fn answer(json: Result<&'static str, &str>) -> Result<Answer, RpcError> {
+        json.map(Answer::from_static).map_err(|message| RpcError::new(-32000, message))
+    }
+
     fn value() -> Result<Answer, RpcError> {
-        Ok(Answer::from_static("1"))
+        answer(Ok("1"))
     }
 
     fn error(message: &str) -> Result<Answer, RpcError> {
-        Err(RpcError::new(-32000, message))
+        answer(Err(message))
     }
 
     #[test]

@@ -22,15 +22,21 @@ use crate::{
 pub struct Heads {
     announced: watch::Receiver<()>,
     /// One per endpoint. They end with this set.
-    _subscriptions: JoinSet<()>,
+    subscriptions: JoinSet<()>,
 }
 
 impl Heads {
     /// Returns when a new head was announced since the last time this returned; never, on a
     /// chain without WebSocket endpoints.
     pub async fn announced(&mut self) {
-        if self.announced.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            announced = self.announced.changed() => match announced {
+                Ok(()) => (),
+                Err(_) => std::future::pending().await,
+            },
+            Some(Err(ended)) = self.subscriptions.join_next() => {
+                std::panic::resume_unwind(ended.into_panic());
+            }
         }
     }
 }
@@ -50,7 +56,7 @@ pub(crate) fn subscribe(
         subscriptions
             .spawn(async move { listen(&endpoint, &ws, &identity, backoff, announce).await });
     }
-    Heads { announced, _subscriptions: subscriptions }
+    Heads { announced, subscriptions }
 }
 
 /// Keeps one endpoint's subscription alive.

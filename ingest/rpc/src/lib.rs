@@ -30,6 +30,6 @@ pub use identity::{ChainMismatch, Sighting};
 pub use metrics::Metrics;
 pub use pace::{Backoff, Throttle};
 pub use pool::{Batch, EndpointCheck, EndpointId, Options, Pool};
-pub use read::{ChainAnswer, ChainRequest, Meaning, ReadFailed, classify};
+pub use read::{CALL_GAS, ChainAnswer, ChainRequest, Meaning, ReadFailed, classify};
 pub use redacted::{InvalidEndpoint, Redacted};
 pub use wire::{Answer, Call, RpcError};

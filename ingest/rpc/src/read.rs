@@ -10,6 +10,12 @@ use serde_json::{Value, json};
 
 use crate::{Answer, Call, Pool, PoolError, RpcError};
 
+/// Gas of each call: a whole block's worth on most chains.
+///
+/// Left to the nodes it would be a setting of each. Geth's default is 50 million, so this much is
+/// granted nearly everywhere; an endpoint set lower can still halt a call early.
+pub const CALL_GAS: u64 = 30_000_000;
+
 /// One question about the state at a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChainRequest {
@@ -42,8 +48,8 @@ pub enum ChainAnswer {
     ///
     /// A call that halts (out of gas, invalid opcode, stack underflow and the like) has no data;
     /// it is a revert with empty data here, which is what a contract that made the call would
-    /// see. How much gas a call may use is the node's setting: a call that comes near it can
-    /// halt on one endpoint and not on another.
+    /// see. Every call has the same gas, [`CALL_GAS`], so that it does not halt on one endpoint
+    /// and return on another.
     Reverted(Bytes),
     /// A native balance.
     Balance(U256),
@@ -145,7 +151,9 @@ impl ChainRequest {
         let pin = json!({ "blockHash": block, "requireCanonical": false });
         match self {
             ChainRequest::Call { to, data } => {
-                Call { method: "eth_call", params: json!([{ "to": to, "data": data }, pin]) }
+                let gas = format!("{CALL_GAS:#x}");
+                let call = json!({ "to": to, "data": data, "gas": gas });
+                Call { method: "eth_call", params: json!([call, pin]) }
             }
             ChainRequest::Balance(address) => {
                 Call { method: "eth_getBalance", params: json!([address, pin]) }

@@ -238,10 +238,9 @@ impl Script {
     }
 
     fn latest(&self) -> &ScriptedBlock {
-        match self.pretended_head {
-            Some(number) => &self.chain[number as usize],
-            None => self.chain.last().unwrap(),
-        }
+        let end = self.chain.len() - 1;
+        let head = self.pretended_head.map_or(end, |number| end.min(number as usize));
+        &self.chain[head]
     }
 
     /// `result` or `error` of an honest answer.
