@@ -248,22 +248,17 @@ impl Endpoint {
             positions.chunks(per_message).rev().map(<[usize]>::to_vec).collect();
         while let Some(message) = messages.pop() {
             let sent: Vec<&Call> = message.iter().map(|&position| &calls[position]).collect();
+            let half = message.len().div_ceil(2);
             let reply = self.send(&sent).await;
-            match next(reply, &message)? {
-                Next::Done(done) => {
-                    for (position, answer) in done {
-                        answers[position] = Some(answer);
-                    }
-                }
-                Next::Smaller { done, again } => {
-                    for (position, answer) in done {
-                        answers[position] = Some(answer);
-                    }
-                    let half = message.len().div_ceil(2);
-                    self.batch_calls.fetch_min(half, Ordering::Relaxed);
-                    messages.extend(again.chunks(half).rev().map(<[usize]>::to_vec));
-                }
+            if let Ok(Reply::BatchRefused(_)) = &reply {
+                // Worth remembering, unlike an answer that was too large or incomplete.
+                self.batch_calls.fetch_min(half, Ordering::Relaxed);
             }
+            let Next { done, again } = next(reply, &message)?;
+            for (position, answer) in done {
+                answers[position] = Some(answer);
+            }
+            messages.extend(again.chunks(half).rev().map(<[usize]>::to_vec));
         }
         Ok(answers
             .into_iter()
@@ -323,13 +318,13 @@ impl Condition {
     }
 }
 
-/// What to do after a message.
+/// What to do after a message, by the positions of its calls.
 #[derive(Debug, PartialEq)]
-enum Next {
-    /// Each call of the message has its answer.
-    Done(Vec<(usize, Result<Answer, RpcError>)>),
-    /// Some have; the others are to be asked again in smaller messages.
-    Smaller { done: Vec<(usize, Result<Answer, RpcError>)>, again: Vec<usize> },
+struct Next {
+    /// These have their answers.
+    done: Vec<(usize, Result<Answer, RpcError>)>,
+    /// These are to be asked again, in smaller messages.
+    again: Vec<usize>,
 }
 
 /// Decides what to do after the message that held the calls at these positions.
@@ -341,7 +336,7 @@ fn next(reply: Result<Reply, Failure>, message: &[usize]) -> Result<Next, Failur
             return Err(Failure::RateLimited { retry_after: None });
         }
         Ok(Reply::BatchRefused(_)) | Err(Failure::TooLarge { .. }) if divisible => {
-            return Ok(Next::Smaller { done: Vec::new(), again: message.to_vec() });
+            return Ok(Next { done: Vec::new(), again: message.to_vec() });
         }
         Ok(Reply::BatchRefused(error)) => return Err(Failure::Refused(error)),
         Err(failure) => return Err(failure),
@@ -361,10 +356,7 @@ fn next(reply: Result<Reply, Failure>, message: &[usize]) -> Result<Next, Failur
             }
         }
     }
-    if again.is_empty() {
-        return Ok(Next::Done(done));
-    }
-    Ok(Next::Smaller { done, again })
+    Ok(Next { done, again })
 }
 
 fn answer_bytes(reply: &Reply) -> u64 {
@@ -393,18 +385,18 @@ mod tests {
     fn complete_answers_are_done() {
         let reply = Ok(Reply::Answers(vec![Some(value()), Some(error("no"))]));
         let done = vec![(4, value()), (7, error("no"))];
-        assert_eq!(next(reply, &[4, 7]), Ok(Next::Done(done)));
+        assert_eq!(next(reply, &[4, 7]), Ok(Next { done, again: vec![] }));
     }
 
     #[test]
     fn missing_and_too_large_answers_are_asked_for_again_in_smaller_messages() {
         let reply =
             Ok(Reply::Answers(vec![None, Some(value()), Some(error("response too large"))]));
-        let smaller = Next::Smaller { done: vec![(5, value())], again: vec![4, 6] };
+        let smaller = Next { done: vec![(5, value())], again: vec![4, 6] };
         assert_eq!(next(reply, &[4, 5, 6]), Ok(smaller));
-        let all = Next::Smaller { done: vec![], again: vec![4, 5] };
+        let all = Next { done: vec![], again: vec![4, 5] };
         assert_eq!(next(Err(Failure::TooLarge { limit_bytes: 9 }), &[4, 5]), Ok(all));
-        let all = Next::Smaller { done: vec![], again: vec![4, 5] };
+        let all = Next { done: vec![], again: vec![4, 5] };
         let refused = Reply::BatchRefused(RpcError::new(-32600, "no batches"));
         assert_eq!(next(Ok(refused), &[4, 5]), Ok(all));
     }
@@ -416,7 +408,7 @@ mod tests {
         let nothing = next(Ok(Reply::Answers(vec![None])), &[4]);
         assert!(matches!(nothing, Err(Failure::Malformed { .. })));
         let large = error("response too large");
-        let done = Next::Done(vec![(4, large.clone())]);
+        let done = Next { done: vec![(4, large.clone())], again: vec![] };
         assert_eq!(next(Ok(Reply::Answers(vec![Some(large)])), &[4]), Ok(done));
     }
 
