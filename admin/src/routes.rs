@@ -23,6 +23,7 @@ use axum::{
 use serde::{Deserialize, Deserializer, de};
 use shepherd_log::{ChainName, LaneId, Offset, RecordView as Record};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     guard,
@@ -51,6 +52,8 @@ pub struct Context {
     pub sources: Arc<Sources>,
     /// The port we are asked on.
     pub port: u16,
+    /// Ends what waits for new records.
+    pub shutdown: CancellationToken,
     /// Held while a journal is verified: one at a time leaves the disk to the lanes.
     pub verifying: Arc<tokio::sync::Semaphore>,
 }
@@ -217,7 +220,8 @@ async fn journal(
             return Err(bad_request(detail));
         }
         let appended = tails.wait_for(|tail| tail.offset.get() > from);
-        // Nothing new, or the store closing: either way the page is what there is.
+        let appended = context.shutdown.run_until_cancelled(appended);
+        // Nothing new, or the process stopping: either way the page is what there is.
         let _ = timeout(Duration::from_secs(wait), appended).await;
     }
     blocking(move || query::records(&journal, Offset::new(from), limit)).await.map(Json)

@@ -73,8 +73,12 @@ pub struct ChainReport {
 /// Serves until `shutdown`, then lets running answers finish for a few seconds.
 pub async fn serve(listener: TcpListener, sources: Sources, shutdown: CancellationToken) {
     let port = listener.local_addr().as_ref().map_or(0, SocketAddr::port);
-    let context =
-        Context { sources: Arc::new(sources), port, verifying: Arc::new(Semaphore::new(1)) };
+    let context = Context {
+        sources: Arc::new(sources),
+        port,
+        shutdown: shutdown.clone(),
+        verifying: Arc::new(Semaphore::new(1)),
+    };
     let service = TowerToHyperService::new(routes::routes(context));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();

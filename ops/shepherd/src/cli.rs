@@ -184,7 +184,7 @@ pub struct State {
     pub after: Option<Bytes>,
 
     /// How many entries at most
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
 
     /// Print JSON

@@ -1,6 +1,6 @@
 //! `shepherd module inspect`: what a module is and may do, before it runs.
 
-use std::{ffi::OsStr, fs, path::Path};
+use std::{ffi::OsStr, path::Path};
 
 use serde::Serialize;
 use shepherd_host::{Capability, Engine, Inspection, Manifest};
@@ -79,8 +79,7 @@ fn view(
         granted.map(ToString::to_string).collect::<Vec<_>>()
     };
     InspectionView {
-        // Manifests point to the build directory through several `..`.
-        component: fs::canonicalize(component).unwrap_or(component.into()).display().to_string(),
+        component: modules::tidy(component).display().to_string(),
         bytes: *bytes,
         sha256: sha256.to_string(),
         imports: imports.clone(),

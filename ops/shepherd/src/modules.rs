@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read},
-    path::Path,
+    path::{Component, Path, PathBuf},
 };
 
 use shepherd_host::{
@@ -66,7 +66,8 @@ fn load(entry: &config::Module, engine: &Engine) -> Result<Module, Problem> {
         .map_err(|problem| problem.at(entry.manifest_place.clone()))?;
     let found = Sha256::of(&component);
     if found != entry.sha256 {
-        let file = manifest.component().display();
+        let file = tidy(manifest.component());
+        let file = file.display();
         let message = format!("{file} is not the pinned component: its sha256 is {found}");
         let help = format!(
             "restore the file; if the change is yours, look at it with `shepherd module inspect \
@@ -99,7 +100,7 @@ fn manifest_problem(text: &str, error: ManifestError) -> Problem {
 /// Reads a component, but no file that is too large to be one.
 pub fn read_component(file: &Path) -> Result<Vec<u8>, Problem> {
     let failed = |error: io::Error| {
-        let problem = file_problem(Code::Module, "read the component", file, &error);
+        let problem = file_problem(Code::Module, "read the component", &tidy(file), &error);
         problem.help("build the module, or correct `component` in its manifest")
     };
     let mut bytes = Vec::new();
@@ -116,7 +117,39 @@ pub fn read_component(file: &Path) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
+/// The path without `folder/..`, for people: manifests point up and into the build directory.
+pub fn tidy(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut tidy, part| {
+        let pops = part == Component::ParentDir
+            && matches!(tidy.components().next_back(), Some(Component::Normal(_)));
+        match part {
+            Component::CurDir => (),
+            _ if pops => drop(tidy.pop()),
+            _ => tidy.push(part),
+        }
+        tidy
+    })
+}
+
 /// What the host says about a component it refused.
 pub fn refused(file: &Path, error: &(dyn std::error::Error + 'static)) -> Problem {
-    Problem::new(Code::Module, format!("{}: {}", file.display(), chain(error)))
+    Problem::new(Code::Module, format!("{}: {}", tidy(file).display(), chain(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tidy_path_has_no_way_up_and_down_again() {
+        check("modules/ledger/../../target/ledger.wasm", "target/ledger.wasm");
+        check("/a/../b", "/b");
+        check("../a/../b", "../b");
+        check("../../b", "../../b");
+        check("./a", "a");
+    }
+
+    fn check(path: &str, expected: &str) {
+        assert_eq!(tidy(Path::new(path)), Path::new(expected));
+    }
 }

@@ -152,15 +152,33 @@ struct Followed {
     pool: Pool,
 }
 
-async fn start(config: Config) -> Result<Running, Failure> {
-    let mut registry = Registry::default();
-    let store_metrics = shepherd_log::Metrics::new(&mut registry);
-    let rpc_metrics = shepherd_rpc::Metrics::new(&mut registry);
-    let ingest_metrics = shepherd_ingest::Metrics::new(&mut registry);
-    let dispatch_metrics = shepherd_dispatch::Metrics::new(&mut registry);
-    let admin_metrics = shepherd_admin::Metrics::new(&mut registry);
+/// What is counted, by whom.
+struct Metrics {
+    registry: Registry,
+    store: shepherd_log::Metrics,
+    rpc: shepherd_rpc::Metrics,
+    ingest: shepherd_ingest::Metrics,
+    dispatch: shepherd_dispatch::Metrics,
+    admin: shepherd_admin::Metrics,
+}
 
-    let (config, store, journals, modules) = open(config, store_metrics).await?;
+impl Metrics {
+    fn new() -> Metrics {
+        let mut registry = Registry::default();
+        Metrics {
+            store: shepherd_log::Metrics::new(&mut registry),
+            rpc: shepherd_rpc::Metrics::new(&mut registry),
+            ingest: shepherd_ingest::Metrics::new(&mut registry),
+            dispatch: shepherd_dispatch::Metrics::new(&mut registry),
+            admin: shepherd_admin::Metrics::new(&mut registry),
+            registry,
+        }
+    }
+}
+
+async fn start(config: Config) -> Result<Running, Failure> {
+    let metrics = Metrics::new();
+    let (config, store, journals, modules) = open(config, metrics.store.clone()).await?;
     let listener = listen(&config).await?;
     let address =
         listener.local_addr().map_err(|error| Problem::from_error(Code::Failed, &error))?;
@@ -168,46 +186,24 @@ async fn start(config: Config) -> Result<Running, Failure> {
         let message = format!("cannot write to {}: {error}", config.data_dir.display());
         Problem::new(Code::WriteFailed, message)
     })?;
-
-    let shutdown = Shutdown { work: CancellationToken::new(), admin: CancellationToken::new() };
-    let mut followers = JoinSet::new();
-    let mut followed = Vec::new();
-    for (chain, journal) in config.chains.iter().zip(journals) {
-        let pool = pool(chain, &rpc_metrics);
-        let status = watch::Sender::new(ChainStatus::starting());
-        followed.push(Followed {
-            name: chain.name.clone(),
-            chain_id: chain.chain_id,
-            status: status.subscribe(),
-            pool: pool.clone(),
-        });
-        let (name, heard) = (chain.name.clone(), status.subscribe());
-        let (config, metrics) = (chain.follow.clone(), ingest_metrics.clone());
-        let following = follow(journal, pool, config, status, metrics, shutdown.work.clone());
-        followers.spawn(async move {
-            let outcome = following.await;
-            let heard = heard.borrow().node_head.is_some();
-            Ended { chain: name, heard, outcome }
-        });
-    }
-
-    let lanes = modules.into_iter().map(|module| {
-        let chain = &module.lane().chain;
-        let of_chain = followed.iter().find(|followed| followed.name == *chain);
-        let pool = of_chain.expect("modules run on configured chains").pool.clone();
-        LaneSpec { module, pool }
-    });
-    let lanes: Vec<LaneSpec> = lanes.collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         data_dir = %config.data_dir.display(),
         admin = %address,
         chains = config.chains.len(),
-        lanes = lanes.len(),
+        lanes = modules.len(),
         "started"
     );
-    let dispatch = shepherd_dispatch::Config::default();
-    let dispatcher = Dispatcher::start(&store, lanes, dispatch, &dispatch_metrics, &shutdown.work)
+
+    let shutdown = Shutdown { work: CancellationToken::new(), admin: CancellationToken::new() };
+    let (followers, followed) = follow_chains(&config, journals, &metrics, &shutdown.work);
+    let lanes = modules.into_iter().map(|module| {
+        let of_chain = followed.iter().find(|followed| followed.name == module.lane().chain);
+        let pool = of_chain.expect("modules run on configured chains").pool.clone();
+        LaneSpec { module, pool }
+    });
+    let (lanes, patience) = (lanes.collect(), shepherd_dispatch::Config::default());
+    let dispatcher = Dispatcher::start(&store, lanes, patience, &metrics.dispatch, &shutdown.work)
         .map_err(|error| lane_problem(&error))?;
 
     let statuses = dispatcher.statuses();
@@ -215,11 +211,48 @@ async fn start(config: Config) -> Result<Running, Failure> {
         store,
         chains: Box::new(move || followed.iter().map(chain_report).collect()),
         lanes: Box::new(move || statuses.now().iter().map(lane_report).collect()),
-        metrics: admin_metrics,
-        registry,
+        metrics: metrics.admin,
+        registry: metrics.registry,
     };
     let admin = tokio::spawn(shepherd_admin::serve(listener, sources, shutdown.admin.clone()));
     Ok(Running { config, shutdown, followers, dispatcher, admin })
+}
+
+/// Starts a follower for each chain; `journals` are in the order of the configuration.
+fn follow_chains(
+    config: &Config,
+    journals: Vec<Journal>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> (Followers, Vec<Followed>) {
+    let mut followers = JoinSet::new();
+    let mut followed = Vec::new();
+    for (chain, journal) in config.chains.iter().zip(journals) {
+        let pool = pool(chain, &metrics.rpc);
+        let sender = watch::Sender::new(ChainStatus::starting());
+        let status = sender.subscribe();
+        let following = follow(
+            journal,
+            pool.clone(),
+            chain.follow.clone(),
+            sender,
+            metrics.ingest.clone(),
+            shutdown.clone(),
+        );
+        let (name, heard) = (chain.name.clone(), status.clone());
+        followers.spawn(async move {
+            let outcome = following.await;
+            let heard = heard.borrow().node_head.is_some();
+            Ended { chain: name, heard, outcome }
+        });
+        followed.push(Followed {
+            name: chain.name.clone(),
+            chain_id: chain.chain_id,
+            status,
+            pool,
+        });
+    }
+    (followers, followed)
 }
 
 /// Opens the store while the modules compile: together they decide how long a start takes.

@@ -5,7 +5,7 @@ mod common;
 use std::{fs, net::TcpListener};
 
 use common::{Daemon, Folder, NOWHERE, anvil, block_on, config};
-use shepherd_devnet::Signal;
+use shepherd_devnet::{Anvil, Options, Signal};
 
 /// The sha256 of no bytes at all.
 const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -224,12 +224,13 @@ fn a_stale_announcement_is_not_believed() {
 
 #[test]
 fn an_endpoint_that_appears_later_is_found() {
-    let anvil = anvil(31337);
-    let folder = Folder::new(anvil.http_url().as_str());
-    let stopped = block_on(anvil.stop()).unwrap();
-    let daemon = folder.start();
-    let anvil = block_on(stopped.start()).unwrap();
-    block_on(anvil.mine(1)).unwrap();
+    // A port that was free a moment ago: the system hands out others first.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = Folder::new(&format!("http://127.0.0.1:{port}"));
+    let mut daemon = folder.start();
+    daemon.wait_for("endpoint failed");
+    let options = Options { port: Some(port), ..Options::default() };
+    let _anvil = block_on(Anvil::start(options)).unwrap();
     let mut tail = Daemon::spawn(folder.command(&["journal", "tail", "-f", "--json"]));
     let first: serde_json::Value = serde_json::from_str(&tail.next_line().unwrap()).unwrap();
     assert_eq!((&first["kind"], &first["number"]), (&"block".into(), &0.into()));

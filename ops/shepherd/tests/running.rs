@@ -98,6 +98,19 @@ fn both_signals_stop_gracefully_and_a_restart_goes_on() {
 }
 
 #[test]
+fn who_waits_for_records_does_not_hold_up_a_shutdown() {
+    let folder = Folder::new(NOWHERE);
+    let daemon = folder.start();
+    let mut tail = Daemon::spawn(folder.command(&["journal", "tail", "--follow"]));
+    assert!(tail.next_line().unwrap().starts_with("OFFSET"));
+    let stopped = daemon.stop();
+    assert!(!stopped.stdout.contains("cut off"), "{}", stopped.stdout);
+    let ended = tail.end();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("does not answer"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_chain_that_stops_leaves_the_others_running_and_is_seen() {
     let (deep, calm) = (anvil(31337), anvil(31338));
     let folder = Folder::new(deep.http_url().as_str());
