@@ -101,8 +101,7 @@ impl Metrics {
         self.lane_state.clear();
         for chain in chains {
             let labels = ChainLabels { chain: chain.name.clone() };
-            let tail = chain.tail.parse().expect("a view's offset is a number");
-            self.tail.get_or_create(&labels).set(tail);
+            self.tail.get_or_create(&labels).set(chain.tail.0);
             if let Some(head) = &chain.head {
                 self.head_timestamp.get_or_create(&labels).set(head.timestamp);
             }

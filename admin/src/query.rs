@@ -11,8 +11,8 @@ use shepherd_log::{
 };
 
 use crate::view::{
-    BlockRefView, CursorView, CursorsView, EntryView, JournalView, LaneStateView, RecordView,
-    StateView, VerifyProblemView, VerifyView, block_time, bytes,
+    BlockRefView, CursorView, CursorsView, EntryView, JournalView, LaneStateView, OffsetView,
+    RecordView, StateView, VerifyProblemView, VerifyView, block_time, bytes,
 };
 
 /// Most records on a page of the journal: some 300 KB of JSON.
@@ -77,8 +77,8 @@ pub fn cursors(
             module: lane.module.to_string(),
             chain: lane.chain.to_string(),
             state: report.map_or(otherwise, |report| &report.state).clone(),
-            next: cursor.next.to_string(),
-            tail: tail.offset.to_string(),
+            next: cursor.next.into(),
+            tail: tail.offset.into(),
             block: cursor.block.map(BlockRefView::from),
             lag_records: tail.offset.get() - cursor.next.get(),
             lag_blocks: lag_blocks(&journal, &cursor, tail)?,
@@ -119,8 +119,8 @@ pub fn records(journal: &Journal, from: Offset, limit: u64) -> Result<JournalVie
         .collect::<Result<Vec<_>, ReadError>>()?;
     Ok(JournalView {
         chain: journal.chain().to_string(),
-        next: end.to_string(),
-        tail: tail.to_string(),
+        next: end.into(),
+        tail: tail.into(),
         records,
     })
 }
@@ -129,15 +129,15 @@ fn record_view(journal: &Journal, record: &StoredRecord) -> RecordView {
     let offset = record.offset();
     match record.record() {
         Record::Block(block) => RecordView::Block {
-            offset: offset.to_string(),
+            offset: offset.into(),
             block: block.this.into(),
             parent: block.parent.to_string(),
             time: block_time(block.timestamp),
             logs: block.log_count(),
-            abandoned_by: journal.abandoned_by(offset).map(|offset| offset.to_string()),
+            abandoned_by: journal.abandoned_by(offset).map(OffsetView::from),
         },
         Record::Revert(revert) => RecordView::Revert {
-            offset: offset.to_string(),
+            offset: offset.into(),
             ancestor: revert.ancestor.into(),
             abandoned: revert.abandoned.len() as u64,
             abandoned_head: revert.abandoned.last().copied().map(BlockRefView::from),
@@ -158,9 +158,9 @@ pub fn verify(journal: &Journal, from: Offset, limit: u64) -> Result<VerifyView,
     let problems = whole.problems.iter().skip(before.problems.len());
     Ok(VerifyView {
         chain: journal.chain().to_string(),
-        from: from.to_string(),
-        next: end.to_string(),
-        tail: tail.to_string(),
+        from: from.into(),
+        next: end.into(),
+        tail: tail.into(),
         blocks: whole.blocks - before.blocks,
         reverts: whole.reverts - before.reverts,
         logs: whole.logs - before.logs,
@@ -192,6 +192,6 @@ pub fn state(
         size += key.len() + value.len();
         entries.push(EntryView { key: bytes(&key), value: bytes(&value) });
     }
-    let next = snapshot.cursor().next.to_string();
+    let next = snapshot.cursor().next.into();
     Ok(LaneStateView { lane: lane.to_string(), next, entries, more_after })
 }

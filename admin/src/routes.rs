@@ -181,7 +181,7 @@ fn chain_view(sources: &Sources, report: ChainReport) -> Result<ChainView, Query
         name: report.name.to_string(),
         chain_id: report.chain_id,
         state: report.state,
-        tail: tail.offset.to_string(),
+        tail: tail.offset.into(),
         head,
         node_head: report.node_head,
         endpoints: report.endpoints,

@@ -4,10 +4,47 @@
 //! JSON reader may round it. Numbers of blocks and counts are JSON numbers, times are RFC 3339
 //! in UTC, bytes are `0x` and hexadecimal digits.
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
-use shepherd_log::{BlockRef, Problem};
+use shepherd_log::{BlockRef, Offset, Problem};
+
+/// A position in a journal, written as a string of decimal digits.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct OffsetView(pub u64);
+
+impl From<Offset> for OffsetView {
+    fn from(offset: Offset) -> OffsetView {
+        OffsetView(offset.get())
+    }
+}
+
+impl From<OffsetView> for Offset {
+    fn from(view: OffsetView) -> Offset {
+        Offset::new(view.0)
+    }
+}
+
+impl From<OffsetView> for String {
+    fn from(view: OffsetView) -> String {
+        view.to_string()
+    }
+}
+
+impl TryFrom<String> for OffsetView {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<OffsetView, std::num::ParseIntError> {
+        text.parse().map(OffsetView)
+    }
+}
+
+impl fmt::Display for OffsetView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
 
 /// `/health`: the process is alive.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -57,7 +94,7 @@ pub struct ChainView {
     /// What its follower is doing.
     pub state: StateView,
     /// The first offset not yet written.
-    pub tail: String,
+    pub tail: OffsetView,
     /// The newest block in the journal.
     pub head: Option<HeadView>,
     /// The newest block that an endpoint announced.
@@ -114,9 +151,9 @@ pub struct CursorView {
     /// What it is doing.
     pub state: StateView,
     /// The first record it has not applied.
-    pub next: String,
+    pub next: OffsetView,
     /// The end of its journal.
-    pub tail: String,
+    pub tail: OffsetView,
     /// The last block it applied.
     pub block: Option<BlockRefView>,
     /// Records between cursor and tail.
@@ -159,9 +196,9 @@ pub struct JournalView {
     /// The chain.
     pub chain: String,
     /// Where the next page starts.
-    pub next: String,
+    pub next: OffsetView,
     /// The end of the journal.
-    pub tail: String,
+    pub tail: OffsetView,
     /// The records, in offset order.
     pub records: Vec<RecordView>,
 }
@@ -173,7 +210,7 @@ pub enum RecordView {
     /// The chain grew by a block.
     Block {
         /// Its position.
-        offset: String,
+        offset: OffsetView,
         /// The block.
         #[serde(flatten)]
         block: BlockRefView,
@@ -184,12 +221,12 @@ pub enum RecordView {
         /// How many logs it has.
         logs: u32,
         /// The record that abandoned it, when one did.
-        abandoned_by: Option<String>,
+        abandoned_by: Option<OffsetView>,
     },
     /// The chain took back blocks.
     Revert {
         /// Its position.
-        offset: String,
+        offset: OffsetView,
         /// The last block that both branches share.
         ancestor: BlockRefView,
         /// How many blocks were abandoned.
@@ -205,11 +242,11 @@ pub struct VerifyView {
     /// The chain.
     pub chain: String,
     /// The first record that was checked.
-    pub from: String,
+    pub from: OffsetView,
     /// The first that was not: where the next page starts.
-    pub next: String,
+    pub next: OffsetView,
     /// The end of the journal.
-    pub tail: String,
+    pub tail: OffsetView,
     /// How many of the records are blocks.
     pub blocks: u64,
     /// How many are reverts.
@@ -228,7 +265,7 @@ pub struct VerifyView {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct VerifyProblemView {
     /// The record.
-    pub offset: String,
+    pub offset: OffsetView,
     /// What is wrong with it.
     pub what: String,
 }
@@ -239,7 +276,7 @@ pub struct LaneStateView {
     /// The lane.
     pub lane: String,
     /// The cursor this is the state of: the records before it are in it, no others.
-    pub next: String,
+    pub next: OffsetView,
     /// The entries, in key order.
     pub entries: Vec<EntryView>,
     /// The key to hand back as `after` for the next page, when there is one.
@@ -284,7 +321,7 @@ impl From<BlockRef> for BlockRefView {
 
 impl From<&Problem> for VerifyProblemView {
     fn from(problem: &Problem) -> VerifyProblemView {
-        VerifyProblemView { offset: problem.offset.to_string(), what: problem.what.clone() }
+        VerifyProblemView { offset: problem.offset.into(), what: problem.what.clone() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, stderr};
 use serde::Serialize;
 use shepherd_admin::{
     query::RECORDS_MAX,
-    view::{CursorView, JournalView, RecordView, VerifyProblemView, VerifyView, bytes},
+    view::{JournalView, OffsetView, RecordView, VerifyProblemView, VerifyView, bytes},
 };
 
 use crate::{
@@ -37,9 +37,9 @@ pub fn cursors(config: &Config, args: &cli::Json) -> Result<(), Failure> {
             cursor.state.name.clone(),
             cursor.state.since.clone().unwrap_or_else(|| "-".to_owned()),
             cursor.block.as_ref().map_or("-".to_owned(), |block| block.number.to_string()),
-            cursor.next.clone(),
-            cursor.tail.clone(),
-            behind(cursor),
+            cursor.next.to_string(),
+            cursor.tail.to_string(),
+            behind(cursor.lag_records, cursor.lag_blocks),
             cursor.faults.to_string(),
         ]);
     }
@@ -52,8 +52,8 @@ pub fn cursors(config: &Config, args: &cli::Json) -> Result<(), Failure> {
     Ok(())
 }
 
-fn behind(cursor: &CursorView) -> String {
-    match (cursor.lag_records, cursor.lag_blocks) {
+fn behind(lag_records: u64, lag_blocks: u64) -> String {
+    match (lag_records, lag_blocks) {
         (0, _) => "-".to_owned(),
         // Reverts that take back what the lane has not seen yet leave it level with the head.
         (records, 0) => count(records, "record"),
@@ -66,20 +66,19 @@ pub fn tail(config: &Config, args: &cli::Tail) -> Result<(), Failure> {
     let chain = the_chain(config, args.chain.as_ref())?;
     let view = View::open(config)?;
     let tail = view.records(&chain, None, 1)?.tail;
-    let tail: u64 = tail.parse().expect("a view's offset is a number");
-    let mut next = tail.saturating_sub(args.records).to_string();
+    let mut next = OffsetView(tail.0.saturating_sub(args.records));
     if !args.json {
         print(&format!("{:<10}{:<11}{:<21}{:>5}  HASH\n", "OFFSET", "BLOCK", "TIME", "LOGS"));
     }
     // As many pages as it takes to reach what was the tail; what came since is there too.
-    while next.parse::<u64>().is_ok_and(|next| next < tail) {
-        next = print_records(view.records(&chain, Some(&next), RECORDS_MAX)?, args.json);
+    while next < tail {
+        next = print_records(view.records(&chain, Some(next), RECORDS_MAX)?, args.json);
     }
     if !args.follow {
         return Ok(());
     }
     loop {
-        let Some(page) = view.wait(&chain, &next) else {
+        let Some(page) = view.wait(&chain, next) else {
             let message =
                 "no daemon is running on this data directory, so nothing will be appended";
             return Err(Problem::new(Code::Failed, message).help("start `shepherd run`").into());
@@ -89,7 +88,7 @@ pub fn tail(config: &Config, args: &cli::Tail) -> Result<(), Failure> {
 }
 
 /// Prints a page and returns where the next one starts.
-fn print_records(page: JournalView, json: bool) -> String {
+fn print_records(page: JournalView, json: bool) -> OffsetView {
     for record in &page.records {
         if json {
             print_json_line(record);
@@ -138,21 +137,12 @@ pub fn verify(config: &Config, args: &cli::Verify) -> Result<(), Failure> {
     let view = View::open(config)?;
     let mut all = Vec::new();
     for chain in &chains {
-        let mut next = "0".to_owned();
-        let mut verified = Verified {
-            chain: chain.to_string(),
-            records: 0,
-            blocks: 0,
-            reverts: 0,
-            logs: 0,
-            bytes: 0,
-            digest: String::new(),
-            problems: Vec::new(),
-        };
+        let mut next = OffsetView(0);
+        let mut verified = Verified::new(chain.as_str());
         loop {
-            let page = view.verify(chain, &next)?;
+            let page = view.verify(chain, next)?;
             let at_end = page.next == page.tail;
-            page.next.clone_into(&mut next);
+            next = page.next;
             verified.add(page);
             if at_end {
                 break;
@@ -177,10 +167,21 @@ pub fn verify(config: &Config, args: &cli::Verify) -> Result<(), Failure> {
 }
 
 impl Verified {
+    fn new(chain: &str) -> Verified {
+        Verified {
+            chain: chain.to_owned(),
+            records: 0,
+            blocks: 0,
+            reverts: 0,
+            logs: 0,
+            bytes: 0,
+            digest: String::new(),
+            problems: Vec::new(),
+        }
+    }
+
     fn add(&mut self, page: VerifyView) {
-        let first: u64 = page.from.parse().expect("a view's offset is a number");
-        let end: u64 = page.next.parse().expect("a view's offset is a number");
-        self.records += end - first;
+        self.records += page.next.0 - page.from.0;
         self.blocks += page.blocks;
         self.reverts += page.reverts;
         self.logs += page.logs;
@@ -246,5 +247,52 @@ fn shortened(value: &str) -> String {
             format!("{start}… ({} bytes)", (value.len() - 2) / 2)
         }
         _ => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verification_says_what_does_not_hold() {
+        let page = |from, next, problems| VerifyView {
+            chain: "devnet".to_owned(),
+            from: OffsetView(from),
+            next: OffsetView(next),
+            tail: OffsetView(9),
+            blocks: next - from,
+            reverts: 0,
+            logs: 1,
+            bytes: 100,
+            digest: format!("0x{next}"),
+            problems,
+        };
+        let wrong = VerifyProblemView { offset: OffsetView(7), what: "it is corrupt".to_owned() };
+        let mut verified = Verified::new("devnet");
+        verified.add(page(0, 5, Vec::new()));
+        verified.add(page(5, 9, vec![wrong]));
+        let expected = "\
+devnet: 9 records (9 blocks, 0 reverts, 2 logs; 200 bytes): 1 does not hold
+  digest 0x9
+  record 7: it is corrupt
+";
+        assert_eq!(verified.text(), expected);
+    }
+
+    #[test]
+    fn a_long_value_is_shown_by_its_beginning() {
+        let (short, long) = (bytes(&[7; 64]), bytes(&[7; 65]));
+        assert_eq!(shortened(&short), short);
+        assert_eq!(shortened(&long), format!("{short}… (65 bytes)"));
+    }
+
+    #[test]
+    fn a_lane_is_behind_by_blocks_or_by_what_takes_them_back() {
+        for (records, blocks, expected) in
+            [(0, 0, "-"), (5, 4, "4 blocks"), (1, 1, "1 block"), (2, 0, "2 records")]
+        {
+            assert_eq!(behind(records, blocks), expected);
+        }
     }
 }

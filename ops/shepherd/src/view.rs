@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use shepherd_admin::{
     query::{self, QueryError},
-    view::{CursorsView, JournalView, LaneStateView, StateView, VerifyView, bytes},
+    view::{CursorsView, JournalView, LaneStateView, OffsetView, StateView, VerifyView, bytes},
 };
 use shepherd_log::{ChainName, LaneId, Offset, OpenError, Options, Store};
 
@@ -58,7 +58,7 @@ impl View {
     pub fn records(
         &self,
         chain: &ChainName,
-        from: Option<&str>,
+        from: Option<OffsetView>,
         limit: u64,
     ) -> Result<JournalView, Problem> {
         match self {
@@ -68,9 +68,8 @@ impl View {
             }
             View::Store(store) => {
                 let journal = query::journal(store, chain).map_err(unanswered)?;
-                let last = journal.tail().offset.get().saturating_sub(limit);
-                let from = from.map_or(last, parse_offset);
-                query::records(&journal, Offset::new(from), limit).map_err(unanswered)
+                let last = Offset::new(journal.tail().offset.get().saturating_sub(limit));
+                query::records(&journal, from.map_or(last, Offset::from), limit).map_err(unanswered)
             }
         }
     }
@@ -78,7 +77,11 @@ impl View {
     /// Waits some time for records from an offset on, and gives those there are.
     ///
     /// `None` when nobody runs who could append any.
-    pub fn wait(&self, chain: &ChainName, from: &str) -> Option<Result<JournalView, Problem>> {
+    pub fn wait(
+        &self,
+        chain: &ChainName,
+        from: OffsetView,
+    ) -> Option<Result<JournalView, Problem>> {
         let View::Daemon(daemon) = self else { return None };
         let limit = query::RECORDS_MAX;
         let path = format!("/v1/chains/{chain}/journal?from={from}&limit={limit}&wait=20");
@@ -86,15 +89,14 @@ impl View {
     }
 
     /// Verifies a page of a journal from an offset on.
-    pub fn verify(&self, chain: &ChainName, from: &str) -> Result<VerifyView, Problem> {
+    pub fn verify(&self, chain: &ChainName, from: OffsetView) -> Result<VerifyView, Problem> {
         match self {
             View::Daemon(daemon) => {
                 daemon.get(&format!("/v1/chains/{chain}/journal/verify?from={from}"))
             }
             View::Store(store) => {
                 let journal = query::journal(store, chain).map_err(unanswered)?;
-                let from = Offset::new(parse_offset(from));
-                query::verify(&journal, from, query::VERIFY_RECORDS_MAX).map_err(unanswered)
+                query::verify(&journal, from.into(), query::VERIFY_RECORDS_MAX).map_err(unanswered)
             }
         }
     }
@@ -157,10 +159,6 @@ fn unanswered(error: QueryError) -> Problem {
         QueryError::Read(_) | QueryError::Storage(_) => Code::Untrusted,
     };
     Problem::from_error(code, &error)
-}
-
-fn parse_offset(text: &str) -> u64 {
-    text.parse().expect("a view's offset is a number")
 }
 
 /// The chain that is meant: the one named, or the only one there is.
