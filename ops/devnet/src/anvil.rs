@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -113,7 +113,7 @@ pub struct BlockId {
 }
 
 impl Anvil {
-    /// Starts a node. When this returns, it answers.
+    /// Starts a node. When this returns, it answers and can be stopped.
     pub async fn start(options: Options) -> anyhow::Result<Anvil> {
         let private = tempfile::Builder::new().prefix("shepherd-devnet-").tempdir()?;
         let unnamed = private.path().join("chain.json");
@@ -161,6 +161,15 @@ impl Anvil {
             let _ = complaining.join();
             bail!("anvil did not start:\n{}", complaint.text());
         };
+
+        // It listens a little before it handles Ctrl-C, which would then end it without a
+        // trace of its chain. There is no event to wait for.
+        let deadline = Instant::now() + START_MAX;
+        while !process.handles(Signal::Interrupt) {
+            ensure!(process.status().is_none(), "anvil ended as it started:\n{}", complaint.text());
+            ensure!(Instant::now() < deadline, "anvil did not start to handle Ctrl-C");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
 
         let rpc = Rpc::new(format!("http://127.0.0.1:{port}").parse()?)?;
         // A line for each request is a cost for the node and for the pipe.

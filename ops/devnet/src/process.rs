@@ -101,19 +101,26 @@ impl Process {
         if *reaped {
             return;
         }
-        let number = match signal {
-            Signal::Interrupt => libc::SIGINT,
-            Signal::Terminate => libc::SIGTERM,
-            Signal::Kill => libc::SIGKILL,
-            Signal::Freeze => libc::SIGSTOP,
-            Signal::Thaw => libc::SIGCONT,
-        };
         // SAFETY: `kill` touches no memory of ours, and the lock keeps the id ours.
-        let _ = unsafe { libc::kill(self.pid, number) };
+        let _ = unsafe { libc::kill(self.pid, signal.number()) };
         if signal == Signal::Freeze {
             // The threads of a child stop one after the other; only then is it frozen.
             wait_without_reaping(self.pid, libc::WSTOPPED);
         }
+    }
+
+    /// Whether the child has asked to handle a signal itself. Before that, Ctrl-C just ends it,
+    /// and whatever it would have saved is lost.
+    #[cfg(target_os = "linux")]
+    pub fn handles(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
+        status.is_ok_and(|status| caught(&status).is_some_and(|set| set & signal.bit() != 0))
+    }
+
+    /// Elsewhere there is no way to ask.
+    #[cfg(not(target_os = "linux"))]
+    pub fn handles(&self, _: Signal) -> bool {
+        true
     }
 
     /// Waits until the child is gone and says how it ended.
@@ -121,6 +128,29 @@ impl Process {
         let status = self.exited.wait_for(Option::is_some).await;
         status.expect("the keeper reports before it ends").expect("waited for it to be there")
     }
+}
+
+impl Signal {
+    fn number(self) -> libc::c_int {
+        match self {
+            Signal::Interrupt => libc::SIGINT,
+            Signal::Terminate => libc::SIGTERM,
+            Signal::Kill => libc::SIGKILL,
+            Signal::Freeze => libc::SIGSTOP,
+            Signal::Thaw => libc::SIGCONT,
+        }
+    }
+
+    /// Its place in the kernel's signal sets, which count from one.
+    fn bit(self) -> u64 {
+        1 << (self.number() - 1)
+    }
+}
+
+/// The signals a process handles itself, according to its `/proc/PID/status`.
+fn caught(status: &str) -> Option<u64> {
+    let set = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
 }
 
 impl Drop for Process {
@@ -193,6 +223,16 @@ mod tests {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
         assert_eq!(process.exited().await, status);
         process.signal(Signal::Interrupt);
+    }
+
+    #[test]
+    fn a_handled_signal_is_found_in_the_status() {
+        let set = caught("Name:\tanvil\nSigCgt:\t0000000100004442\nThreads:\t1\n").unwrap();
+        assert_ne!(set & Signal::Interrupt.bit(), 0);
+        assert_ne!(set & Signal::Terminate.bit(), 0);
+        assert_eq!(set & Signal::Kill.bit(), 0);
+        assert_eq!(caught("Name:\tanvil\n"), None);
+        assert!(!sleeper().handles(Signal::Interrupt));
     }
 
     #[test]
