@@ -21,7 +21,7 @@ mod screen;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,9 @@ const PREFILL: u64 = 200;
 /// Blocks between two reorgs.
 const REORG_EVERY: u64 = 25;
 
+/// How long each run of a rehearsal is looked at.
+const REHEARSAL_SECONDS: u64 = 10;
+
 /// How often we look.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -72,27 +75,45 @@ pub fn demo(root: &Path, options: &Options) -> anyhow::Result<()> {
     let mut build = shell::cargo(root);
     build.args(["build", "--package", "shepherd-cli", "--package", "shepherd-devnet"]);
     shell::run(&mut build)?;
+    show(root, &root.join("target/demo"), options)
+}
 
-    let folder = prepare(root, options.fresh)?;
+/// What CI sees of the demo: a first run, and a second one that goes on with its chain. It
+/// shows the binaries that the tests have just used: building two packages alone would choose
+/// other features of their dependencies and compile for a minute.
+pub fn rehearse(root: &Path) -> anyhow::Result<()> {
+    let folder = root.join("target/demo-rehearsal");
+    for fresh in [true, false] {
+        show(root, &folder, &Options { seconds: Some(REHEARSAL_SECONDS), fresh })?;
+    }
+    Ok(())
+}
+
+fn show(root: &Path, folder: &Path, options: &Options) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    // Held until the end: two nodes would write their chains into one file.
+    let alone = File::create(folder.join(".lock"))?;
+    let named = shown(root, folder);
+    ensure!(alone.try_lock().is_ok(), "another demo is running in {named}");
+    prepare(folder, options.fresh)?;
     let signals = Signals::take_over()?;
-    let (mut devnet, node) = start_devnet(root, &folder)?;
+    let (mut devnet, node) = start_devnet(root, folder)?;
     let admin_port = free_port(ADMIN_PORT)?;
-    write_config(root, &folder, &node, admin_port)?;
-    let mut shepherd = start_shepherd(root, &folder)?;
+    write_config(root, folder, &node, admin_port)?;
+    let mut shepherd = start_shepherd(root, folder)?;
 
     let ledger = watch(&signals, [&mut shepherd, &mut devnet], &node, admin_port, options.seconds);
     println!("demo: ending shepherd, then the node");
     let ended = shepherd.end(&signals, SHEPHERD_PATIENCE);
     let ended = devnet.end(&signals, DEVNET_PATIENCE).and(ended);
-    let log = folder.join("shepherd.log");
     let ledger = ledger.with_context(|| {
         format!(
-            "shepherd's own words are in {}; `cargo xtask demo --fresh` starts over",
-            shown(root, &log)
+            "shepherd's own words are in {named}/shepherd.log; \
+             `cargo xtask demo --fresh` starts over"
         )
     })?;
     ended?;
-    goodbye(&ledger, admin_port);
+    goodbye(&ledger, &named, admin_port);
     ensure!(ledger.differences.is_empty(), "the modules and the chain disagree");
     ensure!(
         options.seconds.is_none() || ledger.agreed > 0,
@@ -101,11 +122,9 @@ pub fn demo(root: &Path, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The demo's folder, with an earlier run's chain and journal or with neither.
-fn prepare(root: &Path, fresh: bool) -> anyhow::Result<PathBuf> {
-    let folder = root.join("target/demo");
-    let data = folder.join("data");
-    let chain = folder.join("chain.json");
+/// Leaves an earlier run's chain and journal in the folder, or neither.
+fn prepare(folder: &Path, fresh: bool) -> anyhow::Result<()> {
+    let [chain, data] = [folder.join("chain.json"), folder.join("data")];
     if fresh && chain.exists() {
         fs::remove_file(&chain)?;
     }
@@ -113,8 +132,7 @@ fn prepare(root: &Path, fresh: bool) -> anyhow::Result<PathBuf> {
     if !chain.exists() && data.exists() {
         fs::remove_dir_all(&data)?;
     }
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
+    Ok(())
 }
 
 /// What the devnet says about itself.
@@ -228,7 +246,7 @@ fn watch(
     }
 }
 
-fn goodbye(ledger: &Ledger, admin_port: u16) {
+fn goodbye(ledger: &Ledger, folder: &str, admin_port: u16) {
     println!("\n{} values of the modules agreed with the chain's own.", ledger.agreed);
     for one in &ledger.differences {
         println!(
@@ -239,8 +257,8 @@ fn goodbye(ledger: &Ledger, admin_port: u16) {
     println!(
         "\nNext:\n  \
          cargo xtask demo            goes on where this ended\n  \
-         cargo run -- cursor list --config target/demo/shepherd.toml\n  \
-         cargo run -- journal verify --config target/demo/shepherd.toml\n\
+         cargo run -- cursor list --config {folder}/shepherd.toml\n  \
+         cargo run -- journal verify --config {folder}/shepherd.toml\n\
          and while the demo runs, in another terminal:\n  \
          curl http://127.0.0.1:{admin_port}/metrics"
     );

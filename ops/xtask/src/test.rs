@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::{arrows, guests, setup, shell};
+use crate::{arrows, demo, guests, setup, shell};
 
 /// Sets up and runs all checks.
 pub fn test(root: &Path) -> anyhow::Result<()> {
@@ -33,6 +33,7 @@ pub fn test(root: &Path) -> anyhow::Result<()> {
         ensure!(counts.passed > 0, "no test ran");
         Ok(())
     });
+    report.check("demo", || demo::rehearse(root));
     report.finish(counts)
 }
 

@@ -104,7 +104,9 @@ impl Program {
     /// it at once.
     pub fn end(mut self, signals: &Signals, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
-        self.signal(libc::SIGINT);
+        if self.ended()?.is_none() {
+            self.signal(libc::SIGINT);
+        }
         loop {
             if let Some(status) = self.ended()? {
                 ensure!(status.success(), "{} ended with {status}", self.name);
@@ -118,8 +120,8 @@ impl Program {
     }
 
     fn signal(&self, signal: libc::c_int) {
-        // SAFETY: `kill` touches no memory of ours. The id is our child's: it is reaped by
-        // `ended` alone, and whoever calls that asks again before anything is sent.
+        // SAFETY: `kill` touches no memory of ours. The id is our child's until `ended` reaps
+        // it, and nobody signals a program that has ended.
         let _ = unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
     }
 }
