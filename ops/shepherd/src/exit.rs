@@ -6,6 +6,7 @@
 use std::{
     error::Error,
     fmt,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -181,26 +182,34 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// What to do about a disk that takes no more.
+pub const NO_ROOM_HELP: &str = "free space or repair the disk, then start again; everything \
+                                committed before is kept, and nothing after it was acknowledged";
+
+/// The cause of an error that says the disk takes no more.
+pub fn no_room<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+    let causes = std::iter::successors(Some(error), |error: &&_| (*error).source());
+    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).find(|cause| {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(cause.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    })
+}
+
 /// What the store does when a write fails: says so once and ends the process on the spot.
 ///
 /// No destructor may run: dropping the storage engine flushes the very buffer that could not be
 /// written, and a step whose commit was reported as failed would become durable (hazard F1).
 pub fn on_write_failure(what: &str) -> ! {
-    use std::io::Write;
-
     // Not `eprintln!`, which panics when standard error is closed, and a panic unwinds.
-    let message = format!(
-        "error: a write to the data directory failed: {what}\n\
-         help: free space or repair the disk, then start again; everything committed before is \
-         kept, and nothing after it was acknowledged\n"
-    );
-    let _ = std::io::stderr().write_all(message.as_bytes());
+    let message =
+        format!("error: a write to the data directory failed: {what}\nhelp: {NO_ROOM_HELP}\n");
+    let _ = io::stderr().write_all(message.as_bytes());
     // SAFETY: `_exit` only ends the process.
     unsafe { libc::_exit(Code::WriteFailed as i32) }
 }
 
 /// The failure of reading or writing a file that the operator named.
-pub fn file_problem(code: Code, verb: &str, path: &Path, error: &std::io::Error) -> Problem {
+pub fn file_problem(code: Code, verb: &str, path: &Path, error: &io::Error) -> Problem {
     Problem::new(code, format!("cannot {verb} {}: {error}", path.display()))
 }
 

@@ -11,7 +11,10 @@
 //! A chain that cannot go on (a reorg deeper than its limit) ends alone: the others do not depend
 //! on it. Stored data that cannot be trusted ends the process.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::registry::Registry;
 use shepherd_admin::{ChainReport, LaneReport, Sources, view};
@@ -35,7 +38,7 @@ use crate::{
     check::pool,
     config::Config,
     daemon,
-    exit::{Code, Failure, Problem, chain as in_words},
+    exit::{Code, Failure, NO_ROOM_HELP, Problem, chain as in_words},
     modules,
     telemetry::{self, Reader},
     view::open_store,
@@ -46,6 +49,12 @@ use crate::{
 /// A step commits in milliseconds and a dropped one is done again; half a minute is what service
 /// managers wait before they kill.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A signal this soon after the first one is the same request.
+///
+/// Terminals, `timeout` and some init programs send it to the process and to its whole group.
+/// Nobody who loses patience does so in half a second.
+const ECHO_TIME: Duration = Duration::from_millis(500);
 
 /// Runs until a signal or a reason to stop.
 pub fn run(config: Config) -> Result<(), Failure> {
@@ -90,6 +99,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         }
     };
 
+    let asked = Instant::now();
     let ending = async {
         let mut ended = Ok(());
         shutdown.work.cancel();
@@ -106,7 +116,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         ended = timeout(SHUTDOWN_TIME_MAX, ending) => ended.unwrap_or_else(|_| {
             Err(cut_short(&format!("it took more than {} seconds", SHUTDOWN_TIME_MAX.as_secs())))
         }),
-        name = signals.next() => Err(cut_short(&format!("{name} came again"))),
+        name = signals.again(asked) => Err(cut_short(&format!("{name} came again"))),
     };
     daemon::withdraw(&config.data_dir);
     outcome.and(ended)?;
@@ -184,7 +194,7 @@ async fn start(config: Config) -> Result<Running, Failure> {
         listener.local_addr().map_err(|error| Problem::from_error(Code::Failed, &error))?;
     daemon::announce(&config.data_dir, address).map_err(|error| {
         let message = format!("cannot write to {}: {error}", config.data_dir.display());
-        Problem::new(Code::WriteFailed, message)
+        Problem::new(Code::WriteFailed, message).help(NO_ROOM_HELP)
     })?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -428,6 +438,16 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+
+    /// A signal from somebody who has lost patience since `asked`.
+    async fn again(&mut self, asked: Instant) -> &'static str {
+        loop {
+            let name = self.next().await;
+            if ECHO_TIME <= asked.elapsed() {
+                return name;
+            }
         }
     }
 }

@@ -139,6 +139,9 @@ fn not_opened(config: &Config, error: &OpenError) -> Problem {
     let named = |code, what: &str| {
         Problem::new(code, format!("cannot open the data directory {data_dir}: {what}"))
     };
+    if let Some(why) = exit::no_room(error) {
+        return named(Code::WriteFailed, &why.to_string()).help(exit::NO_ROOM_HELP);
+    }
     let whole = exit::chain(error);
     match error {
         OpenError::Directory { .. } => named(Code::Configuration, &whole)

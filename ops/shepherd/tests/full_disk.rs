@@ -5,7 +5,7 @@ mod common;
 
 use std::{ffi::CString, fs::File, io::Write, os::unix::ffi::OsStrExt, path::Path};
 
-use common::{Daemon, Folder, anvil, block_on, config};
+use common::{Daemon, Folder, NOWHERE, anvil, block_on, config};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -54,6 +54,25 @@ fn c_path(path: &Path) -> CString {
 }
 
 #[test]
+fn a_disk_that_is_full_from_the_start_is_9() {
+    let Some(disk) = Disk::mount() else {
+        eprintln!("SKIPPED a_disk_that_is_full_from_the_start_is_9: mounting a tmpfs needs root");
+        return;
+    };
+    let folder = folder_on(&disk, NOWHERE);
+    disk.fill();
+    folder.fails(&["run"], 9, &["cannot open the data directory", "help: free space"]);
+    disk.make_room();
+    folder.start().stop();
+}
+
+/// A folder whose data directory is on this disk.
+fn folder_on(disk: &Disk, endpoint: &str) -> Folder {
+    let data_dir = disk.0.path().join("data");
+    Folder::with_config(&config(endpoint).replace("\"data\"", &format!("{data_dir:?}")))
+}
+
+#[test]
 fn a_full_disk_is_9_and_loses_nothing() {
     let Some(disk) = Disk::mount() else {
         eprintln!("SKIPPED a_full_disk_is_9_and_loses_nothing: mounting a tmpfs needs root");
@@ -61,9 +80,7 @@ fn a_full_disk_is_9_and_loses_nothing() {
     };
     let anvil = anvil(31337);
     block_on(anvil.mine(20)).unwrap();
-    let data_dir = disk.0.path().join("data");
-    let config = config(anvil.http_url().as_str());
-    let folder = Folder::with_config(&config.replace("\"data\"", &format!("{data_dir:?}")));
+    let folder = folder_on(&disk, anvil.http_url().as_str());
     let daemon = folder.start();
     follow_to(&folder, 20);
     disk.fill();

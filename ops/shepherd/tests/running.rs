@@ -98,6 +98,19 @@ fn both_signals_stop_gracefully_and_a_restart_goes_on() {
 }
 
 #[test]
+fn a_signal_that_arrives_twice_is_one_request() {
+    let folder = Folder::new(NOWHERE);
+    let daemon = folder.start();
+    // Stopped, it is given both at once.
+    daemon.signal(Signal::Freeze);
+    daemon.signal(Signal::Terminate);
+    daemon.signal(Signal::Interrupt);
+    daemon.signal(Signal::Thaw);
+    let ended = daemon.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
 fn who_waits_for_records_does_not_hold_up_a_shutdown() {
     let folder = Folder::new(NOWHERE);
     let daemon = folder.start();
