@@ -16,12 +16,6 @@ use crate::limits::{
 /// How often the deadline is looked at. A tick costs nothing while no module is running.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Memory of a slot that is kept between calls instead of being returned to the system.
-///
-/// Clearing a page is cheaper than faulting it in again. Modules touch about 200 KiB; what a
-/// hungry record took beyond this is given back.
-const KEEP_RESIDENT_BYTES: usize = 256 << 10;
-
 /// How an engine runs modules.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
@@ -149,8 +143,11 @@ fn hardened(concurrent_max: u32) -> Config {
         .max_tables_per_component(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(memory_bytes)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(16 << 10)
+        // Pages of a slot are given back after each call. Keeping 256 KiB of them made no call
+        // measurably faster; keeping 2 MiB made blocks of a thousand logs a quarter faster, for
+        // up to 32 MiB.
+        .linear_memory_keep_resident(0)
+        .table_keep_resident(0)
         .max_unused_warm_slots(16);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config.memory_init_cow(true);

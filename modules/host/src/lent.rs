@@ -2,7 +2,7 @@
 //!
 //! The engine's store insists on data that borrows nothing. What a module is given for one call
 //! (a view of the state, a source of reads) does borrow: from the caller's stack. This file is
-//! the only one in the crate with `unsafe` in it, so that the reasoning stays in one place.
+//! the only one in the crate that works with pointers; `BoundModule::handle` keeps its promise.
 
 use std::{mem, ptr::NonNull};
 

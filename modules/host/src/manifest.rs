@@ -248,7 +248,7 @@ impl Manifest {
                 if addresses.is_empty() {
                     return Err(OverrideError::NoAddresses { name: name.clone() });
                 }
-                found.filter.addresses = sorted(addresses.clone());
+                found.filter = found.filter.clone().at(addresses.clone());
             }
             lay_over(&mut config, &layer.config);
         }
@@ -308,12 +308,6 @@ fn to_json(path: &str, value: &toml::Value) -> Result<serde_json::Value, Overrid
     })
 }
 
-fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
-    items.sort_unstable();
-    items.dedup();
-    items
-}
-
 /// The file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -360,10 +354,8 @@ struct RawLog {
 
 impl RawLog {
     fn filter(self) -> LogFilter {
-        LogFilter {
-            addresses: sorted(self.addresses),
-            topics: [self.topic0, self.topic1, self.topic2, self.topic3].map(sorted),
-        }
+        let topics = [self.topic0, self.topic1, self.topic2, self.topic3];
+        LogFilter::new(self.addresses, topics)
     }
 }
 
@@ -531,8 +523,8 @@ addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
         let (subscription, config) = manifest.for_chain(&devnet, &Overrides::default()).unwrap();
         assert_eq!(subscription.block_every, NonZeroU64::new(10));
         assert_eq!(subscription.tick_seconds, NonZeroU64::new(5400));
-        assert_eq!(subscription.logs[0].addresses, [Address::repeat_byte(0x11)]);
-        assert_eq!(subscription.logs[0].topics[0], [B256::repeat_byte(0x22)]);
+        assert_eq!(subscription.logs[0].addresses(), [Address::repeat_byte(0x11)]);
+        assert_eq!(subscription.logs[0].topics()[0], [B256::repeat_byte(0x22)]);
         assert_eq!(config, r#"{"pause":{"reason":"quiet","seconds":5},"threshold":"1000"}"#);
     }
 
@@ -546,11 +538,11 @@ addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
         )
         .unwrap();
         let (subscription, config) = manifest.for_chain(&sepolia, &Overrides::default()).unwrap();
-        assert_eq!(subscription.logs[0].addresses, [Address::repeat_byte(0x33)]);
+        assert_eq!(subscription.logs[0].addresses(), [Address::repeat_byte(0x33)]);
         assert_eq!(config, r#"{"pause":{"reason":"quiet","seconds":6},"threshold":"1"}"#);
 
         let (subscription, config) = manifest.for_chain(&sepolia, &lane).unwrap();
-        assert_eq!(subscription.logs[0].addresses, [Address::repeat_byte(0x44)]);
+        assert_eq!(subscription.logs[0].addresses(), [Address::repeat_byte(0x44)]);
         assert_eq!(config, r#"{"pause":{"reason":"lane","seconds":6},"threshold":"1"}"#);
     }
 

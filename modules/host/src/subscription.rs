@@ -21,13 +21,35 @@ pub struct Subscription {
 /// One `[[subscribe.log]]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogFilter {
-    /// The contracts, in order. Empty means any.
-    pub addresses: Vec<Address>,
-    /// For each topic its alternatives, in order. Empty means any, even none.
-    pub topics: [Vec<B256>; 4],
+    /// Sorted, so that a long list is searched and not walked.
+    addresses: Vec<Address>,
+    /// Sorted, too.
+    topics: [Vec<B256>; 4],
 }
 
 impl LogFilter {
+    /// A filter for these contracts and, for each topic, these alternatives. An empty list means
+    /// any; an empty list of alternatives also matches logs that lack the topic.
+    pub fn new(addresses: Vec<Address>, topics: [Vec<B256>; 4]) -> LogFilter {
+        LogFilter { addresses: sorted(addresses), topics: topics.map(sorted) }
+    }
+
+    /// The same topics, of these contracts.
+    #[must_use]
+    pub fn at(self, addresses: Vec<Address>) -> LogFilter {
+        LogFilter { addresses: sorted(addresses), ..self }
+    }
+
+    /// The contracts, in byte order. Empty means any.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// For each topic its alternatives, in byte order. Empty means any.
+    pub fn topics(&self) -> &[Vec<B256>; 4] {
+        &self.topics
+    }
+
     /// Whether a log with this address and these topics matches.
     pub fn matches(&self, address: &Address, topics: &[B256]) -> bool {
         if !self.addresses.is_empty() && self.addresses.binary_search(address).is_err() {
@@ -40,6 +62,12 @@ impl LogFilter {
                     .is_some_and(|topic| alternatives.binary_search(topic).is_ok())
         })
     }
+}
+
+fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort_unstable();
+    items.dedup();
+    items
 }
 
 impl Subscription {
@@ -102,12 +130,12 @@ mod tests {
         check(&any, A, &[], true);
         check(&any, B, &[1, 2, 3, 4], true);
 
-        let address = LogFilter { addresses: vec![A], ..LogFilter::default() };
+        let address = LogFilter::default().at(vec![A]);
         check(&address, A, &[], true);
         check(&address, B, &[], false);
 
-        let topics = [vec![topic(1), topic(2)], vec![], vec![topic(3)], vec![]];
-        let filter = LogFilter { addresses: vec![A, B], topics };
+        let topics = [vec![topic(2), topic(1)], vec![], vec![topic(3)], vec![]];
+        let filter = LogFilter::new(vec![B, A], topics);
         check(&filter, A, &[1, 9, 3], true);
         check(&filter, B, &[2, 9, 3, 9], true);
         check(&filter, A, &[3, 9, 3], false);
@@ -152,8 +180,7 @@ mod tests {
 
     #[test]
     fn a_block_is_selected_for_its_logs_or_its_number() {
-        let filter =
-            LogFilter { topics: [vec![topic(1)], vec![], vec![], vec![]], ..LogFilter::default() };
+        let filter = LogFilter::new(vec![], [vec![topic(1)], vec![], vec![], vec![]]);
         let subscription = Subscription {
             logs: vec![filter],
             block_every: NonZeroU64::new(5),
