@@ -13,7 +13,7 @@ use tokio::task::JoinError;
 
 use crate::{
     Mismatch, Trust,
-    verify::{self, VerifiedHeader},
+    verify::{self, BloomHashes, VerifiedHeader},
     wire,
 };
 
@@ -164,6 +164,7 @@ impl Fetcher {
         let json_bytes = json_bytes(&batch.answers);
         let value = blocking(move || {
             let mut answers = batch.answers.into_iter();
+            let mut hashes = BloomHashes::default();
             headers
                 .into_iter()
                 .map(|header| {
@@ -172,7 +173,8 @@ impl Fetcher {
                         true => None,
                         false => answers.next(),
                     };
-                    read_block(header, answer, trust).map_err(|source| (asked, Box::new(source)))
+                    read_block(header, answer, trust, &mut hashes)
+                        .map_err(|source| (asked, Box::new(source)))
                 })
                 .collect::<Result<Vec<_>, _>>()
         })
@@ -223,12 +225,13 @@ fn read_block(
     header: VerifiedHeader,
     answer: Option<Result<Answer, RpcError>>,
     trust: Trust,
+    hashes: &mut BloomHashes,
 ) -> Result<Block, BadAnswer> {
     let logs = match answer {
         Some(answer) => wire::logs(&answer?)?,
         None => Vec::new(),
     };
-    Ok(verify::block(header, logs, trust)?)
+    Ok(verify::block(header, logs, trust, hashes)?)
 }
 
 fn json_bytes(answers: &[Result<Answer, RpcError>]) -> usize {

@@ -5,7 +5,10 @@
 //! compared with what follows from their bytes.
 
 use alloy::rlp::Encodable;
-use alloy_primitives::{B256, Bloom, keccak256};
+use alloy_primitives::{
+    B256, Bloom, keccak256,
+    map::{AddressMap, B256Map},
+};
 use shepherd_log::{Block, BlockRef, Header, Log};
 
 use crate::{
@@ -160,11 +163,38 @@ pub(crate) fn is_later(header: &Header, parent_timestamp: u64) -> Result<(), Mis
     Ok(())
 }
 
+/// Hashes for blooms, by what was hashed.
+///
+/// From block to block the same contracts, events and accounts come again, and hashing them is
+/// most of what it costs to verify logs. Kept for one fetch, so that it stays small.
+#[derive(Default)]
+pub(crate) struct BloomHashes {
+    addresses: AddressMap<B256>,
+    topics: B256Map<B256>,
+}
+
+impl BloomHashes {
+    /// The bloom that a block with exactly these logs has.
+    fn bloom_of(&mut self, logs: &[Log]) -> Bloom {
+        let mut bloom = Bloom::ZERO;
+        for log in logs {
+            let hash = self.addresses.entry(log.address).or_insert_with(|| keccak256(log.address));
+            bloom.m3_2048_hashed(hash);
+            for topic in &log.topics {
+                let hash = self.topics.entry(*topic).or_insert_with(|| keccak256(topic));
+                bloom.m3_2048_hashed(hash);
+            }
+        }
+        bloom
+    }
+}
+
 /// Checks that these are the logs of the block, and joins them to it.
 pub(crate) fn block(
     verified: VerifiedHeader,
     wire: Vec<WireLog>,
     trust: Trust,
+    hashes: &mut BloomHashes,
 ) -> Result<Block, Mismatch> {
     let VerifiedHeader { header, bloom } = verified;
     let mut logs = Vec::with_capacity(wire.len());
@@ -177,7 +207,7 @@ pub(crate) fn block(
     match trust {
         Trust::Link => (),
         Trust::Bloom if logs.is_empty() && !bloom.is_zero() => return Err(Mismatch::NoLogs),
-        Trust::Bloom if bloom_of(&logs) != bloom => {
+        Trust::Bloom if hashes.bloom_of(&logs) != bloom => {
             return Err(Mismatch::Bloom { logs: logs.len() });
         }
         Trust::Bloom => (),
@@ -211,15 +241,6 @@ fn check_log(wire: WireLog, block: BlockRef, previous: Option<u32>) -> Result<Lo
         transaction_index: narrow(wire.transaction_index.0)?,
         transaction_hash: wire.transaction_hash,
     })
-}
-
-/// The bloom that a block with exactly these logs has.
-fn bloom_of(logs: &[Log]) -> Bloom {
-    let mut bloom = Bloom::ZERO;
-    for log in logs {
-        bloom.accrue_raw_log(log.address, &log.topics);
-    }
-    bloom
 }
 
 #[cfg(test)]
@@ -258,6 +279,20 @@ mod tests {
         }
     }
 
+    fn join(verified: VerifiedHeader, logs: Vec<WireLog>, trust: Trust) -> Result<Block, Mismatch> {
+        block(verified, logs, trust, &mut BloomHashes::default())
+    }
+
+    #[test]
+    fn a_bloom_is_the_same_whether_its_hashes_are_remembered_or_not() {
+        let (verified, logs) = example();
+        let logs = join(verified.clone(), logs, Trust::Bloom).unwrap().logs;
+        let mut hashes = BloomHashes::default();
+        assert_eq!(hashes.bloom_of(&logs), verified.bloom);
+        assert_eq!(hashes.bloom_of(&logs), verified.bloom);
+        assert_eq!(hashes.bloom_of(&[]), Bloom::ZERO);
+    }
+
     #[test]
     fn a_header_must_have_the_hash_it_came_with() {
         let consensus = consensus::Header { number: 7, ..Default::default() };
@@ -278,7 +313,7 @@ mod tests {
     #[test]
     fn a_block_with_all_its_logs_holds_up() {
         let (verified, logs) = example();
-        let block = block(verified, logs, Trust::Bloom).unwrap();
+        let block = join(verified, logs, Trust::Bloom).unwrap();
         assert_eq!(block.logs.len(), 2);
         assert_eq!(block.logs[1].index, 1);
     }
@@ -305,14 +340,14 @@ mod tests {
     fn check(spoil: impl Fn(&mut Vec<WireLog>), expected: Mismatch) {
         let (verified, mut logs) = example();
         spoil(&mut logs);
-        assert_eq!(block(verified, logs, Trust::Bloom).unwrap_err(), expected);
+        assert_eq!(join(verified, logs, Trust::Bloom).unwrap_err(), expected);
     }
 
     #[test]
     fn a_log_of_another_height_is_refused() {
         let (verified, mut logs) = example();
         logs[0].block_number = Quantity(8);
-        let refused = block(verified, logs, Trust::Link).unwrap_err();
+        let refused = join(verified, logs, Trust::Link).unwrap_err();
         assert!(matches!(refused, Mismatch::OtherBlocksLog { .. }), "{refused}");
     }
 
@@ -320,7 +355,7 @@ mod tests {
     fn without_trust_in_blooms_they_prove_nothing() {
         let (verified, mut logs) = example();
         logs.pop();
-        assert_eq!(block(verified, logs, Trust::Link).unwrap().logs.len(), 1);
+        assert_eq!(join(verified, logs, Trust::Link).unwrap().logs.len(), 1);
         let consensus = consensus::Header::default();
         let wire = WireHeader { hash: consensus.hash_slow(), consensus };
         let verified = header(wire, Trust::Bloom).unwrap();
