@@ -14,7 +14,7 @@ use shepherd_host::{
 };
 use shepherd_log::{
     Applied, ApplyError, BlockView, Cursor, Journal, Lane, Offset, ReadError, RecordView,
-    RevertError, SizeError, Step, StorageError, StoredRecord, TapeEntry,
+    RevertError, SizeError, Step, StorageError, StoredRecord,
 };
 
 use alloy_primitives::B256;
@@ -303,11 +303,7 @@ impl Advance<'_> {
         advanced.lines_dropped += handled.log_lines_dropped;
         self.lines_bytes += handled.log_lines.iter().map(|line| line.message.len()).sum::<usize>();
         advanced.lines.extend(handled.log_lines.into_iter().map(|line| (offset, line)));
-        Ok(Applied {
-            writes: handled.writes,
-            tape: handled.tape.into_iter().map(to_stored).collect(),
-            fuel: handled.fuel,
-        })
+        Ok(Applied { writes: handled.writes, tape: handled.tape, fuel: handled.fuel })
     }
 
     /// The time of the block before this one, when the module's subscription depends on it.
@@ -365,10 +361,6 @@ impl Topics {
     fn as_slice(&self) -> &[B256] {
         &self.topics[..self.count]
     }
-}
-
-fn to_stored(entry: shepherd_host::TapeEntry) -> TapeEntry {
-    TapeEntry { call: entry.call, request: entry.request_digest, answer: entry.answer }
 }
 
 /// A step's state, as the host reads it.

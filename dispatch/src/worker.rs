@@ -186,7 +186,14 @@ impl Worker {
         self.status.send_modify(|status| {
             status.tail = tail;
             if std::mem::discriminant(&status.state) != std::mem::discriminant(&state) {
-                info!(lane = %self.id, next = %status.cursor.next, "{}", describe(&state));
+                let (lane, next) = (&self.id, status.cursor.next);
+                // While a journal fills, a lane reaches its tail again and again.
+                match state {
+                    LaneState::Running | LaneState::CatchingUp => {
+                        debug!(%lane, %next, "{}", describe(&state));
+                    }
+                    _ => info!(%lane, %next, "{}", describe(&state)),
+                }
                 status.since = SystemTime::now();
             }
             status.state = state;

@@ -206,27 +206,17 @@ fn reads_are_answered_again_from_the_tape_alone() {
     let store = store(dir.path());
     append_all(&journal(&store), &records);
     let mut runner = runner(&store, &module);
-    let by_offset = |offset: Offset| {
-        let on_tape = live.tape.iter().filter(move |(at, _)| *at == offset);
-        on_tape.map(|(_, entry)| shepherd_host::TapeEntry {
-            call: entry.call,
-            request_digest: entry.request,
-            answer: entry.answer.clone(),
-        })
+    let at = |offset: Offset| {
+        let of_record = live.tape.iter().filter(move |(at, _)| *at == offset);
+        of_record.map(|(_, entry)| entry.clone()).collect()
     };
     while runner.lane().cursor().next < runner.lane().journal().tail().offset {
-        let entries = by_offset(runner.lane().cursor().next).collect();
-        let mut tape = shepherd_host::TapeReads::new(entries);
+        let mut tape = shepherd_host::TapeReads::new(at(runner.lane().cursor().next));
         runner.advance(1, &mut tape, &|| false).unwrap();
     }
     assert_eq!(outcome(&store, module.lane()), live);
-    let balances = live.tape.iter().map(|(_, entry)| shepherd_host::TapeEntry {
-        call: entry.call,
-        request_digest: entry.request,
-        answer: entry.answer.clone(),
-    });
-    for entry in balances {
-        let answers = entry.answers().unwrap();
+    for (_, entry) in &live.tape {
+        let answers = shepherd_host::answers(entry).unwrap();
         assert!(answers.iter().all(|answer| matches!(answer, ReadAnswer::Balance(_))));
     }
 }

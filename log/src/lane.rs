@@ -43,12 +43,12 @@ pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// Longest value of a module.
 pub const STATE_VALUE_BYTES_MAX: usize = CONTENT_BYTES_MAX;
 
-/// What one record may write: keys and values together, and [`ROW_OVERHEAD_BYTES`] for each.
+/// What one record may write: the sum of [`row_bytes`] over its writes.
 ///
 /// With [`TAPE_BYTES_MAX`] and [`STEP_BYTES_ENOUGH`] this keeps every step within one batch.
 pub const WRITES_BYTES_MAX: usize = 3 << 20;
 
-/// What the answers to one record's reads may weigh.
+/// What the answers to one record's reads may weigh: each its length and [`ROW_OVERHEAD_BYTES`].
 pub const TAPE_BYTES_MAX: usize = 2 << 20;
 
 /// A step with this much to write is committed before it takes another record.
@@ -472,7 +472,8 @@ impl Step<'_> {
                 self.write(key, value);
             }
         }
-        self.changed_bytes += applied.tape.iter().map(|entry| entry.answer.len()).sum::<usize>();
+        let answers = applied.tape.iter().map(|entry| entry.answer.len() + ROW_OVERHEAD_BYTES);
+        self.changed_bytes += answers.sum::<usize>();
         self.tape.extend(applied.tape.into_iter().map(|entry| (offset, entry)));
         self.fuel += applied.fuel;
         self.cursor.block = Some(block);
@@ -720,12 +721,13 @@ impl Step<'_> {
 }
 
 /// What a row weighs besides the module's own key and value: lane, generation, seal, framing.
-const ROW_OVERHEAD_BYTES: usize = 64;
+pub const ROW_OVERHEAD_BYTES: usize = 64;
 
 /// Undo rows removed by one step. The rest waits for the next steps.
 const PRUNED_ROWS_MAX: usize = 16_384;
 
-fn row_bytes(key: &[u8], value: Option<&Vec<u8>>) -> usize {
+/// What a key and its value weigh in a step.
+pub fn row_bytes(key: &[u8], value: Option<&Vec<u8>>) -> usize {
     key.len() + value.map_or(0, Vec::len) + ROW_OVERHEAD_BYTES
 }
 
@@ -742,7 +744,8 @@ fn check_sizes(applied: &Applied) -> Result<(), SizeError> {
     }
     let writes: usize =
         applied.writes.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum();
-    let tape: usize = applied.tape.iter().map(|entry| entry.answer.len()).sum();
+    let tape: usize =
+        applied.tape.iter().map(|entry| entry.answer.len() + ROW_OVERHEAD_BYTES).sum();
     if writes > WRITES_BYTES_MAX || tape > TAPE_BYTES_MAX {
         return Err(SizeError::Batch { bytes: writes + tape });
     }

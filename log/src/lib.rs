@@ -24,8 +24,9 @@ pub use codec::{BlockView, DecodeError, LogView, Logs, RECORD_BYTES_MAX, RecordV
 pub use highwater::HighwaterError;
 pub use journal::{AppendError, Journal, LinkProblem, ReadError, Records, StoredRecord, Tail};
 pub use lane::{
-    Applied, ApplyError, Commit, Cursor, Lane, RevertError, STATE_KEY_BYTES_MAX,
-    STATE_VALUE_BYTES_MAX, Step, TAPE_BYTES_MAX, TapeEntry, WRITES_BYTES_MAX, Writes,
+    Applied, ApplyError, Commit, Cursor, Lane, ROW_OVERHEAD_BYTES, RevertError,
+    STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, Step, TAPE_BYTES_MAX, TapeEntry, WRITES_BYTES_MAX,
+    Writes, row_bytes,
 };
 pub use lane_snapshot::{Entry, LaneSnapshot};
 pub use metrics::Metrics;

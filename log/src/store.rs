@@ -133,8 +133,8 @@ fn list(findings: &[Finding]) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The engine reported an error.
-    #[error("the storage engine failed: {0}")]
-    Engine(#[from] fjall::Error),
+    #[error("the storage engine failed: {}", in_words(.0))]
+    Engine(#[source] fjall::Error),
     /// A journal has a record that cannot be read.
     #[error("the journal cannot be read")]
     Journal(#[source] Box<ReadError>),
@@ -146,6 +146,22 @@ pub enum StorageError {
         /// How.
         source: DecodeError,
     },
+}
+
+impl From<fjall::Error> for StorageError {
+    fn from(error: fjall::Error) -> StorageError {
+        StorageError::Engine(error)
+    }
+}
+
+/// An error of the engine for people: its own text is a debug dump.
+pub(crate) fn in_words(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Io(error) => error.to_string(),
+        fjall::Error::Locked => "its files are in use by another process".to_owned(),
+        fjall::Error::Poisoned => "an earlier write failed in the background".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 impl StorageError {

@@ -127,6 +127,11 @@ pub struct Digest(pub [u8; 32]);
 impl Digest {
     /// The digest before anything was digested.
     pub const ZERO: Digest = Digest([0; 32]);
+
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(*blake3::hash(bytes).as_bytes())
+    }
 }
 
 impl fmt::Display for Digest {

@@ -31,6 +31,7 @@ use crate::{
     codec::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
     highwater::{self, Highwater, Mark},
     metrics::Metrics,
+    store::in_words,
 };
 
 /// Largest batch the engine is given (hazard F9).
@@ -279,6 +280,7 @@ impl Worker {
             batch.commit()
         };
         if let Err(error) = result {
+            let error = in_words(&error);
             (self.start.on_write_failure)(&format!("writing to the store failed: {error}"));
         }
         self.start.metrics.committed(started.elapsed(), answers.len(), bytes);

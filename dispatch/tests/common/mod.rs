@@ -97,6 +97,7 @@ pub fn hostile(behaviour: &str, at_block: u64) -> BoundModule {
 }
 
 /// A chain that answers every balance with a number made of the block and the address.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a source of reads")]
 pub fn answers(block: BlockRef, requests: &[ReadRequest]) -> Result<Vec<ReadAnswer>, World> {
     let answer = |request: &ReadRequest| match request {
         ReadRequest::Balance(address) => {

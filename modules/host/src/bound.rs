@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use alloy_primitives::B256;
-use shepherd_log::{ChainName, LaneId};
+use shepherd_log::{ChainName, LaneId, TapeEntry};
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
     overlay::StateView,
     reads::Reads,
     subscription::Subscription,
-    tape::TapeEntry,
 };
 
 /// What a module made of one record. Nothing of it is real until it is committed.

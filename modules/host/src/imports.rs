@@ -6,7 +6,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, Bytes};
-use shepherd_log::BlockRef;
+use shepherd_log::{BlockRef, ROW_OVERHEAD_BYTES, TapeEntry};
 use wasmtime::{
     ResourceLimiter, Result, StoreContextMut,
     component::{ComponentType, Lift, Linker, Lower},
@@ -26,7 +26,7 @@ use crate::{
     manifest::Limits,
     overlay::Overlay,
     reads::{ReadAnswer, ReadRequest},
-    tape::TapeEntry,
+    tape,
 };
 
 /// Everything the host keeps about one call.
@@ -108,8 +108,8 @@ impl Guest {
             return Err(World::Answers { requests, answers }.into());
         }
         let call = u32::try_from(self.tape.len()).expect("fuel ends a record long before");
-        let entry = TapeEntry::new(call, record.block, requests, &answers);
-        self.tape_bytes += entry.answer.len();
+        let entry = tape::record(call, record.block, requests, &answers);
+        self.tape_bytes += entry.answer.len() + ROW_OVERHEAD_BYTES;
         if self.tape_bytes > TAPE_BYTES_MAX {
             return Err(OutputTooLarge::Answers { bytes: self.tape_bytes }.into());
         }

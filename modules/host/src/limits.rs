@@ -3,6 +3,12 @@
 //! All of these are part of what a module can observe: changing one can change what an old
 //! record does when it is replayed.
 
+/// What a record may write and read is decided by what a step can commit.
+pub use shepherd_log::{
+    STATE_KEY_BYTES_MAX as KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX as VALUE_BYTES_MAX, TAPE_BYTES_MAX,
+    WRITES_BYTES_MAX,
+};
+
 /// Largest component we compile.
 ///
 /// A module with ABI decoding is 60 to 200 KB. Compiling takes about a second per megabyte, and
@@ -49,15 +55,6 @@ pub const HANDLES_MAX: usize = 1_000;
 /// Bytes a module may hand over in one host call, or return.
 pub const HOSTCALL_BYTES_MAX: usize = 4 << 20;
 
-/// Longest state key. The storage engine panics beyond 64 KiB; a kilobyte is a long key.
-pub const KEY_BYTES_MAX: usize = 1024;
-
-/// Largest state value.
-pub const VALUE_BYTES_MAX: usize = 1 << 20;
-
-/// Keys and values one record may write, together. Half of what one commit may hold.
-pub const WRITES_BYTES_MAX: usize = 4 << 20;
-
 /// Entries in a page of `state.list`.
 pub const LIST_ENTRIES_MAX: usize = 1_000;
 
@@ -66,9 +63,6 @@ pub const LIST_BYTES_MAX: usize = 1 << 20;
 
 /// Requests in one `chain.read`.
 pub const REQUESTS_PER_CALL_MAX: usize = 4_096;
-
-/// Bytes of answers one record may put on its tape. Together with the writes it fits a commit.
-pub const TAPE_BYTES_MAX: usize = 3 << 20;
 
 /// Longest line a module may write, after escaping.
 pub const LINE_BYTES_MAX: usize = 8 << 10;

@@ -5,6 +5,8 @@ use std::{
     ops::Bound,
 };
 
+use shepherd_log::row_bytes;
+
 use crate::{
     fault::{Failure, OutputTooLarge, World},
     limits::{KEY_BYTES_MAX, LIST_BYTES_MAX, LIST_ENTRIES_MAX, VALUE_BYTES_MAX, WRITES_BYTES_MAX},
@@ -101,8 +103,8 @@ impl Overlay {
         if value_bytes > VALUE_BYTES_MAX {
             return Err(OutputTooLarge::Value { bytes: value_bytes });
         }
-        let replaced = self.writes.get(&key).map_or(0, |old| size(&key, old.as_deref()));
-        let bytes = self.bytes - replaced + key.len() + value_bytes;
+        let replaced = self.writes.get(&key).map_or(0, |old| row_bytes(&key, old.as_ref()));
+        let bytes = self.bytes - replaced + row_bytes(&key, value.as_ref());
         if bytes > WRITES_BYTES_MAX {
             return Err(OutputTooLarge::Writes { bytes });
         }
@@ -195,10 +197,6 @@ fn check_key(key: &[u8]) -> Result<(), OutputTooLarge> {
     Ok(())
 }
 
-fn size(key: &[u8], value: Option<&[u8]>) -> usize {
-    key.len() + value.map_or(0, <[u8]>::len)
-}
-
 impl From<OutputTooLarge> for Failure {
     fn from(output: OutputTooLarge) -> Failure {
         Failure::Module(output.into())
@@ -207,6 +205,8 @@ impl From<OutputTooLarge> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use shepherd_log::ROW_OVERHEAD_BYTES;
+
     use super::*;
 
     fn bytes(text: &str) -> Vec<u8> {
@@ -235,13 +235,14 @@ mod tests {
     fn replacing_and_deleting_gives_room_back() {
         let mut overlay = Overlay::default();
         for round in 0..10 {
-            for key in 0u8..4 {
-                let value = vec![round; VALUE_BYTES_MAX - 1];
+            for key in 0u8..3 {
+                let value = vec![round; VALUE_BYTES_MAX - ROW_OVERHEAD_BYTES - 1];
                 overlay.write(vec![key], Some(value)).unwrap();
             }
         }
         let full = overlay.write(bytes("e"), Some(bytes("x"))).unwrap_err();
-        assert_eq!(full, OutputTooLarge::Writes { bytes: WRITES_BYTES_MAX + 2 });
+        let bytes_too_many = ROW_OVERHEAD_BYTES + 2;
+        assert_eq!(full, OutputTooLarge::Writes { bytes: WRITES_BYTES_MAX + bytes_too_many });
         overlay.write(vec![0], None).unwrap();
         overlay.write(bytes("e"), Some(bytes("x"))).unwrap();
     }

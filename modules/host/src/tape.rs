@@ -3,7 +3,7 @@
 //! ```text
 //! answer   version u8 = 1, then for each answer: kind u8, length u32, bytes
 //!          kind 0 returned, 1 reverted, 2 balance (32 bytes), 3 code, 4 storage (32 bytes)
-//! digest   SHA-256 over: "shepherd read 1\0", block number u64, block hash, then for each request:
+//! digest   BLAKE3 over: "shepherd read 1\0", block number u64, block hash, then for each request:
 //!          kind u8 (0 call, 1 balance, 2 code, 3 storage), address, then
 //!          for a call: length u32, data; for storage: slot
 //! ```
@@ -12,8 +12,7 @@
 //! here; one that asks something else is told where it left the tape.
 
 use alloy_primitives::{B256, Bytes, U256};
-use sha2::{Digest as _, Sha256};
-use shepherd_log::{BlockRef, Digest};
+use shepherd_log::{BlockRef, Digest, TapeEntry};
 
 use crate::{
     fault::World,
@@ -22,35 +21,20 @@ use crate::{
 
 const VERSION: u8 = 1;
 
-/// One read call of a record and what it was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TapeEntry {
-    /// Which read call of the record, from 0.
-    pub call: u32,
-    /// Digest of the block and the requests.
-    pub request_digest: Digest,
-    /// The answers, encoded.
-    pub answer: Vec<u8>,
+/// The tape entry of a read call and its answers.
+pub(crate) fn record(
+    call: u32,
+    block: BlockRef,
+    requests: &[ReadRequest],
+    answers: &[ReadAnswer],
+) -> TapeEntry {
+    let request = request_digest(block, requests);
+    TapeEntry { call, request, answer: encode_answers(answers) }
 }
 
-impl TapeEntry {
-    pub(crate) fn new(
-        call: u32,
-        block: BlockRef,
-        requests: &[ReadRequest],
-        answers: &[ReadAnswer],
-    ) -> TapeEntry {
-        TapeEntry {
-            call,
-            request_digest: request_digest(block, requests),
-            answer: encode_answers(answers),
-        }
-    }
-
-    /// The answers.
-    pub fn answers(&self) -> Result<Vec<ReadAnswer>, TapeError> {
-        decode_answers(&self.answer).ok_or(TapeError::Corrupt { call: self.call })
-    }
+/// The answers that an entry holds.
+pub fn answers(entry: &TapeEntry) -> Result<Vec<ReadAnswer>, TapeError> {
+    decode_answers(&entry.answer).ok_or(TapeError::Corrupt { call: entry.call })
 }
 
 /// A tape that cannot answer.
@@ -109,11 +93,11 @@ impl TapeReads {
             return Err(TapeError::Ended { call, block, recorded: self.entries.len() });
         };
         let asked = request_digest(block, requests);
-        if asked != entry.request_digest {
-            let recorded = entry.request_digest;
+        if asked != entry.request {
+            let recorded = entry.request;
             return Err(TapeError::OtherRequest { call, block, asked, recorded });
         }
-        let answers = entry.answers()?;
+        let answers = answers(entry)?;
         self.next += 1;
         Ok(answers)
     }
@@ -130,34 +114,33 @@ impl Reads for TapeReads {
 }
 
 fn request_digest(block: BlockRef, requests: &[ReadRequest]) -> Digest {
-    let mut hash = Sha256::new();
-    hash.update(b"shepherd read 1\0");
-    hash.update(block.number.to_be_bytes());
-    hash.update(block.hash);
+    let mut bytes = b"shepherd read 1\0".to_vec();
+    bytes.extend_from_slice(&block.number.to_be_bytes());
+    bytes.extend_from_slice(block.hash.as_slice());
     for request in requests {
         match request {
             ReadRequest::Call { to, data } => {
-                hash.update([0]);
-                hash.update(to);
-                hash.update(length(data).to_be_bytes());
-                hash.update(data);
+                bytes.push(0);
+                bytes.extend_from_slice(to.as_slice());
+                bytes.extend_from_slice(&length(data).to_be_bytes());
+                bytes.extend_from_slice(data);
             }
             ReadRequest::Balance(address) => {
-                hash.update([1]);
-                hash.update(address);
+                bytes.push(1);
+                bytes.extend_from_slice(address.as_slice());
             }
             ReadRequest::Code(address) => {
-                hash.update([2]);
-                hash.update(address);
+                bytes.push(2);
+                bytes.extend_from_slice(address.as_slice());
             }
             ReadRequest::Storage { address, slot } => {
-                hash.update([3]);
-                hash.update(address);
-                hash.update(slot);
+                bytes.push(3);
+                bytes.extend_from_slice(address.as_slice());
+                bytes.extend_from_slice(slot.as_slice());
             }
         }
     }
-    Digest(hash.finalize().into())
+    Digest::of(&bytes)
 }
 
 fn encode_answers(answers: &[ReadAnswer]) -> Vec<u8> {
@@ -279,7 +262,7 @@ mod tests {
     fn reads_are_answered_in_the_order_they_were_made() {
         let asked = [ReadRequest::Balance(Address::ZERO)];
         let entry = |call: u32, wei: u64| {
-            TapeEntry::new(call, block(), &asked, &[ReadAnswer::Balance(U256::from(wei))])
+            record(call, block(), &asked, &[ReadAnswer::Balance(U256::from(wei))])
         };
         let mut tape = TapeReads::new(vec![entry(0, 10), entry(1, 11)]);
         for wei in [10u64, 11] {

@@ -76,7 +76,7 @@ fn a_tape_that_does_not_fit_says_where() {
     assert!(matches!(mismatch(vec![]), TapeError::Ended { call: 0, recorded: 0, .. }));
 
     let mut other = tape.clone();
-    other[0].request_digest.0[0] ^= 1;
+    other[0].request.0[0] ^= 1;
     assert!(matches!(mismatch(other), TapeError::OtherRequest { call: 0, .. }));
 
     let mut cut = tape.clone();

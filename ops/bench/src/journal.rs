@@ -3,11 +3,12 @@
 use shepherd_log::{Offset, RecordView};
 
 use crate::{
-    report::{Report, seconds},
+    report::{Median, Report, seconds},
     synthetic::{self, Synthetic},
 };
 
-pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<()> {
+/// Returns how long it takes to decode every log.
+pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<Median> {
     let (_store, handle) = synthetic::open(journal.path())?;
     let range = Offset::START..handle.tail().offset;
     report.section(
@@ -64,5 +65,5 @@ pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<()> {
         verified.rate(journal.blocks as f64).show("records/s"),
         verified.rate(gigabytes).show("GB/s"),
     );
-    Ok(())
+    Ok(decoded)
 }

@@ -42,8 +42,8 @@ async fn main() -> anyhow::Result<()> {
     let journal = tokio::task::spawn_blocking(move || synthetic::build(arguments.logs)).await??;
     follow::measure(&mut report, arguments.anvil_blocks).await?;
     let report = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
-        journal::measure(&mut report, &journal)?;
-        lane::measure(&mut report, &journal)?;
+        let scan = journal::measure(&mut report, &journal)?;
+        lane::measure(&mut report, &journal, scan)?;
         module::measure(&mut report)?;
         restart::measure(&mut report, &journal)?;
         Ok(report)

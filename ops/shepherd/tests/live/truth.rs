@@ -9,9 +9,7 @@ use alloy_primitives::{Address, U256};
 use serde_json::Value;
 use shepherd_devnet::{Anvil, Load, Plan, Token};
 use shepherd_dispatch::Runner;
-use shepherd_host::{
-    BoundModule, Engine, EngineOptions, Manifest, Overrides, TapeEntry, TapeReads,
-};
+use shepherd_host::{BoundModule, Engine, EngineOptions, Manifest, Overrides, TapeReads};
 use shepherd_log::{BlockRef, Digest, Journal, LaneId, LaneSnapshot, Offset, Options, Store};
 
 use crate::common::{Daemon, Folder, block_on, config, module, module_entry};
@@ -166,12 +164,7 @@ impl Left {
         let mut runner = Runner::new(store.lane(module.lane()).unwrap(), module);
         while runner.lane().cursor().next < journal.tail().offset {
             let tape = recorded.tape(runner.lane().cursor().next).unwrap();
-            let entries = tape.into_iter().map(|entry| TapeEntry {
-                call: entry.call,
-                request_digest: entry.request,
-                answer: entry.answer,
-            });
-            let mut tape = TapeReads::new(entries.collect());
+            let mut tape = TapeReads::new(tape);
             runner.advance(1, &mut tape, &|| false).unwrap();
         }
         let id = runner.lane().id().clone();
