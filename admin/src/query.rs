@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use shepherd_log::{
-    ChainName, Cursor, Journal, LaneId, Offset, ReadError, RecordView as Record, StorageError,
-    Store, StoredRecord, Tail,
+    BlockView, ChainName, Cursor, Journal, LaneId, Offset, ReadError, RecordView as Record,
+    StorageError, Store, StoredRecord, Tail,
 };
 
 use crate::view::{
@@ -145,16 +145,29 @@ fn record_view(journal: &Journal, record: &StoredRecord) -> RecordView {
     }
 }
 
+/// What is known about a chain's blocks besides how they link, such as how they hash. Says what
+/// is wrong with one.
+pub type BlockCheck = dyn Fn(&ChainName, &BlockView<'_>) -> Result<(), String> + Send + Sync;
+
 /// Verifies records from `from` on, at most `limit` and [`VERIFY_RECORDS_MAX`].
 ///
 /// The record before the page is read again, so that pages that join have no gap between them.
-pub fn verify(journal: &Journal, from: Offset, limit: u64) -> Result<VerifyView, QueryError> {
+pub fn verify(
+    journal: &Journal,
+    from: Offset,
+    limit: u64,
+    check: &BlockCheck,
+) -> Result<VerifyView, QueryError> {
+    let check = |record: &Record<'_>| match record {
+        Record::Block(block) => check(journal.chain(), block),
+        Record::Revert(_) => Ok(()),
+    };
     let tail = journal.tail().offset;
     let from = from.min(tail);
     let end = from.plus(limit.min(VERIFY_RECORDS_MAX)).min(tail);
     let start = Offset::new(from.get().saturating_sub(1));
-    let whole = journal.verify(start..end, |_| Ok(()))?;
-    let before = journal.verify(start..from, |_| Ok(()))?;
+    let whole = journal.verify(start..end, check)?;
+    let before = journal.verify(start..from, check)?;
     let problems = whole.problems.iter().skip(before.problems.len());
     Ok(VerifyView {
         chain: journal.chain().to_string(),

@@ -247,7 +247,7 @@ async fn verify(
     blocking(move || {
         // Kept until the work is done, even when nobody waits for the answer any more.
         let _permit = permit;
-        query::verify(&journal, from, limit)
+        query::verify(&journal, from, limit, &*context.sources.check)
     })
     .await
     .map(Json)

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Metrics,
-    query::LaneReport,
+    query::{BlockCheck, LaneReport},
     routes::{self, Context},
     view::{EndpointView, StateView},
 };
@@ -47,6 +47,8 @@ pub struct Sources {
     pub store: Store,
     /// What the followers say of their chains.
     pub chains: Box<dyn Fn() -> Vec<ChainReport> + Send + Sync>,
+    /// What a verification checks of each block besides its place in the journal.
+    pub check: Box<BlockCheck>,
     /// What the lanes say of themselves.
     pub lanes: Box<dyn Fn() -> Vec<(LaneId, LaneReport)> + Send + Sync>,
     /// The gauges set at each scrape.

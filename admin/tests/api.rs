@@ -36,6 +36,9 @@ struct Api {
 
 const LANE: &str = "toy@testnet";
 
+/// Height of a block that the check of this API's owner finds wrong.
+const UNSOUND: u64 = 14;
+
 fn block(number: u64, branch: u8, parent: B256) -> Record {
     let this = BlockRef { number, hash: hash(number, branch) };
     let header = Header { this, parent, timestamp: 1_700_000_000, rlp: vec![0xc0].into() };
@@ -74,6 +77,10 @@ impl Api {
         let (reported, reported_lane) = (chain_state.clone(), lane_state.clone());
         let sources = Sources {
             store: store.clone(),
+            check: Box::new(|_, block| match block.this.number {
+                UNSOUND => Err("does not hash to its hash".to_owned()),
+                _ => Ok(()),
+            }),
             chains: Box::new(move || vec![chain_report(reported.lock().unwrap().clone())]),
             lanes: Box::new(move || {
                 let state = reported_lane.lock().unwrap().clone();
@@ -271,6 +278,15 @@ fn pages_of_a_verification_leave_no_gap_and_count_nothing_twice() {
         digest = page["digest"].clone();
     }
     assert_eq!((blocks, reverts, digest), (5, 1, whole["digest"].clone()));
+
+    let journal = api.store.existing_journal(&"testnet".parse().unwrap()).unwrap();
+    let unsound = block(UNSOUND, 1, hash(13, 1));
+    journal.append(journal.tail().offset, &[unsound]).unwrap();
+    let problem = json!({ "offset": "6", "what": "does not hash to its hash" });
+    for from in [0, 6] {
+        let path = format!("/v1/chains/testnet/journal/verify?from={from}");
+        assert_eq!(api.json(&path)["problems"], json!([problem]), "from {from}");
+    }
 }
 
 #[test]

@@ -30,4 +30,4 @@ pub use follow::{FollowError, ReorgLimit, follow};
 pub use link::{Link, link};
 pub use metrics::Metrics;
 pub use status::{ChainState, ChainStatus};
-pub use verify::Mismatch;
+pub use verify::{Mismatch, stored as verify_stored};

@@ -4,12 +4,12 @@
 //! caches serve another block's logs. Nothing here asks anyone: what a header and logs claim is
 //! compared with what follows from their bytes.
 
-use alloy::rlp::Encodable;
+use alloy::rlp::{Decodable, Encodable};
 use alloy_primitives::{
     B256, Bloom, keccak256,
     map::{AddressMap, B256Map},
 };
-use shepherd_log::{Block, BlockRef, Header, Log};
+use shepherd_log::{Block, BlockRef, BlockView, Header, Log};
 
 use crate::{
     Trust,
@@ -26,6 +26,18 @@ pub enum Mismatch {
         claimed: B256,
         /// What the fields say.
         computed: B256,
+    },
+    /// Stored header bytes that hash to the block's hash and are no header this program knows.
+    #[error("the header bytes of block {block} are no header")]
+    HeaderLayout {
+        /// The block.
+        block: BlockRef,
+    },
+    /// A number, parent or time beside the stored header that is not the header's.
+    #[error("block {block} is stored with another number, parent or time than its header has")]
+    HeaderFields {
+        /// The block.
+        block: BlockRef,
     },
     /// Another block than the one asked for by hash.
     #[error("asked for block {asked}, got {answered}")]
@@ -213,6 +225,30 @@ pub(crate) fn block(
         Trust::Bloom => (),
     }
     Ok(Block { header, logs })
+}
+
+/// Checks a block that was journaled at some trust level again, from its stored bytes alone.
+pub fn stored(block: &BlockView<'_>, trust: Trust) -> Result<(), Mismatch> {
+    match trust {
+        Trust::Link => return Ok(()),
+        Trust::Bloom => (),
+    }
+    let claimed = block.this.hash;
+    let computed = keccak256(block.rlp);
+    if computed != claimed {
+        return Err(Mismatch::HeaderHash { claimed, computed });
+    }
+    let header = alloy::consensus::Header::decode(&mut &*block.rlp)
+        .map_err(|_| Mismatch::HeaderLayout { block: block.this })?;
+    let fields = (header.number, header.parent_hash, header.timestamp);
+    if fields != (block.this.number, block.parent, block.timestamp) {
+        return Err(Mismatch::HeaderFields { block: block.this });
+    }
+    let logs: Vec<Log> = block.logs().map(|log| log.to_log()).collect();
+    if BloomHashes::default().bloom_of(&logs) != header.logs_bloom {
+        return Err(Mismatch::Bloom { logs: logs.len() });
+    }
+    Ok(())
 }
 
 fn check_log(wire: WireLog, block: BlockRef, previous: Option<u32>) -> Result<Log, Mismatch> {

@@ -140,7 +140,7 @@ pub fn verify(config: &Config, args: &cli::Verify) -> Result<(), Failure> {
         let mut next = OffsetView(0);
         let mut verified = Verified::new(chain.as_str());
         loop {
-            let page = view.verify(chain, next)?;
+            let page = view.verify(config, chain, next)?;
             let at_end = page.next == page.tail;
             next = page.next;
             verified.add(page);

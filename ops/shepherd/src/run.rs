@@ -41,7 +41,7 @@ use crate::{
     exit::{Code, Failure, NO_ROOM_HELP, Problem, chain as in_words},
     modules,
     telemetry::{self, Reader},
-    view::open_store,
+    view::{block_check, open_store},
 };
 
 /// How long a shutdown may take.
@@ -219,6 +219,7 @@ async fn start(config: Config) -> Result<Running, Failure> {
     let statuses = dispatcher.statuses();
     let sources = Sources {
         store,
+        check: Box::new(block_check(&config)),
         chains: Box::new(move || followed.iter().map(chain_report).collect()),
         lanes: Box::new(move || statuses.now().iter().map(lane_report).collect()),
         metrics: metrics.admin,

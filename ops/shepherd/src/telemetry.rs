@@ -50,9 +50,12 @@ pub fn for_command() {
 ///
 /// The storage engine talks about every flush. Transports, at their lower levels, print whole
 /// requests, and with them the path of an endpoint's URL.
+///
+/// The WebSocket transport reports each lost connection as an error of its own; the pool says the
+/// same once, with the endpoint's redacted name.
 const QUIET: &str = "fjall=warn,lsm_tree=warn,hyper=warn,hyper_util=warn,reqwest=warn,\
-                     tungstenite=warn,tokio_tungstenite=warn,rustls=warn,alloy_pubsub=warn,\
-                     alloy_transport=warn,alloy_transport_ws=warn,alloy_rpc_client=warn,\
+                     tungstenite=warn,tokio_tungstenite=warn,rustls=warn,alloy_pubsub=off,\
+                     alloy_transport=warn,alloy_transport_ws=off,alloy_rpc_client=warn,\
                      wasmtime=warn,cranelift=warn";
 
 fn filter(level: &str) -> EnvFilter {

@@ -12,7 +12,8 @@ use shepherd_admin::{
     query::{self, QueryError},
     view::{CursorsView, JournalView, LaneStateView, OffsetView, StateView, VerifyView, bytes},
 };
-use shepherd_log::{ChainName, LaneId, Offset, OpenError, Options, Store};
+use shepherd_ingest::{Trust, verify_stored};
+use shepherd_log::{BlockView, ChainName, LaneId, Offset, OpenError, Options, Store};
 
 use crate::{
     cli,
@@ -20,6 +21,19 @@ use crate::{
     daemon::Daemon,
     exit::{self, Code, Problem},
 };
+
+/// Checks blocks again to the trust level of their chain. A chain that is no longer configured is
+/// held to the default.
+pub fn block_check(
+    config: &Config,
+) -> impl Fn(&ChainName, &BlockView<'_>) -> Result<(), String> + Send + Sync + use<> {
+    let trust = config.chains.iter().map(|chain| (chain.name.clone(), chain.follow.trust));
+    let trust: BTreeMap<ChainName, Trust> = trust.collect();
+    move |chain, block| {
+        let trust = trust.get(chain).copied().unwrap_or_default();
+        verify_stored(block, trust).map_err(|mismatch| mismatch.to_string())
+    }
+}
 
 /// A data directory, open for reading.
 pub enum View {
@@ -89,14 +103,21 @@ impl View {
     }
 
     /// Verifies a page of a journal from an offset on.
-    pub fn verify(&self, chain: &ChainName, from: OffsetView) -> Result<VerifyView, Problem> {
+    pub fn verify(
+        &self,
+        config: &Config,
+        chain: &ChainName,
+        from: OffsetView,
+    ) -> Result<VerifyView, Problem> {
         match self {
             View::Daemon(daemon) => {
                 daemon.get(&format!("/v1/chains/{chain}/journal/verify?from={from}"))
             }
             View::Store(store) => {
                 let journal = query::journal(store, chain).map_err(unanswered)?;
-                query::verify(&journal, from.into(), query::VERIFY_RECORDS_MAX).map_err(unanswered)
+                let check = block_check(config);
+                query::verify(&journal, from.into(), query::VERIFY_RECORDS_MAX, &check)
+                    .map_err(unanswered)
             }
         }
     }
