@@ -54,15 +54,15 @@ pub const TAPE_BYTES_MAX: usize = 2 << 20;
 /// A step with this much to write is committed before it takes another record.
 ///
 /// Large enough to make the sync at its end cheap, small enough that one more record of the
-/// largest size still fits the batch.
-const STEP_BYTES_ENOUGH: usize = 2 << 20;
+/// largest size, with the undo that waits and the undo that is removed, still fits the batch.
+const STEP_BYTES_ENOUGH: usize = 3 << 19;
 
 /// Values a step may keep in memory, read and written together, before it is committed.
 const OVERLAY_BYTES_ENOUGH: usize = 16 << 20;
 
 /// Undo that piles up in a step is written ahead of it in pieces of this size: what a record
 /// replaces may be far larger than what it writes, and rows at or after the cursor mean nothing.
-const UNDO_BYTES_AHEAD: usize = 1 << 20;
+const UNDO_BYTES_AHEAD: usize = 1 << 19;
 
 /// Where a lane stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
