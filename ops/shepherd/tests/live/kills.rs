@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 use shepherd_devnet::{Load, Signal};
 
 use crate::{
     common::{Daemon, anvil, block_on},
-    truth::{Left, MODULES, PLAN, folder, stop, undisturbed, until_caught_up},
+    truth::{Left, MODULES, PLAN, folder, rng, stop, undisturbed, until_caught_up},
 };
 
 /// Kills in a normal run. `SHEPHERD_KILLS` asks for more.
@@ -22,10 +22,7 @@ const WORKING: Duration = Duration::from_millis(1500);
 #[test]
 fn a_daemon_killed_at_random_moments_under_load_equals_one_that_never_was() {
     let kills = std::env::var("SHEPHERD_KILLS").map_or(KILLS, |text| text.parse().unwrap());
-    let seed =
-        std::env::var("SHEPHERD_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
-    println!("repeat with SHEPHERD_SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = rng();
 
     let anvil = anvil(31337);
     let load = block_on(Load::start(&anvil, PLAN)).unwrap();

@@ -1,22 +1,19 @@
 //! After a reorg of any depth, also across restarts, state equals a fresh run on the final chain.
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 use shepherd_devnet::{Load, Signal};
 use shepherd_log::{Offset, RecordView};
 
 use crate::{
     common::{anvil, block_on},
-    truth::{Left, PLAN, folder_with_websocket, stop, undisturbed, until_caught_up},
+    truth::{Left, PLAN, folder_with_websocket, rng, stop, undisturbed, until_caught_up},
 };
 
 const DEPTH_MAX: u64 = 10;
 
 #[test]
 fn after_reorgs_across_restarts_the_state_equals_a_fresh_run_on_the_final_chain() {
-    let seed =
-        std::env::var("SHEPHERD_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
-    println!("repeat with SHEPHERD_SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = rng();
 
     let anvil = anvil(31337);
     let load = block_on(Load::start(&anvil, PLAN)).unwrap();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, U256};
+use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use shepherd_devnet::{Anvil, Load, Plan, Token};
 use shepherd_dispatch::Runner;
@@ -19,6 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What every test makes of its chain: fifty logs in each block.
 pub const PLAN: Plan = Plan { logs_per_block: 50, tokens: 2, holders: 100, seed: 7 };
+
+/// Chance that can be repeated: from a seed that is given, or drawn and printed.
+pub fn rng() -> StdRng {
+    let given = std::env::var("SHEPHERD_SEED").ok();
+    let seed = given.map_or_else(rand::random, |text| text.parse().unwrap());
+    println!("repeat with SHEPHERD_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
 
 /// A folder whose daemon runs both modules on this node.
 pub fn folder(anvil: &Anvil) -> Folder {
