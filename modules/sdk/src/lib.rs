@@ -38,7 +38,9 @@
 //!
 //! Every record runs in a fresh instance: whatever has to last goes into the state.
 
+pub mod abi;
 pub mod config;
+pub mod cow;
 mod error;
 #[cfg(target_arch = "wasm32")]
 pub mod guest;
@@ -48,6 +50,7 @@ mod input;
 pub mod testing;
 
 pub use alloy_primitives::{self, Address, B256, Bytes, I256, U256, address, b256};
+pub use alloy_sol_types;
 pub use config::NoConfig;
 pub use error::Error;
 pub use host::{Answer, Host, Level, Page, Request};
