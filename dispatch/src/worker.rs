@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::RngExt;
 use shepherd_host::LogLevel;
 use shepherd_log::{Journal, LaneId, Offset, StorageError, Tail};
+use shepherd_rpc::in_words;
 use tokio::{
     sync::watch,
     task::{JoinError, spawn_blocking},
@@ -77,7 +78,7 @@ impl Worker {
                 }
                 Outcome::Failed(Stop::Storage(error)) => return Err(error.into()),
                 Outcome::Failed(Stop::World { offset, source }) => {
-                    let reason = chain_of_causes(&source);
+                    let reason = in_words(&source);
                     if !self.shutdown.is_cancelled() {
                         self.metrics.waited(&self.id);
                         warn!(lane = %self.id, %offset, reason, "the step waits for an answer");
@@ -91,7 +92,7 @@ impl Worker {
                     }
                 }
                 Outcome::Failed(Stop::Module { offset, block, source }) => {
-                    let fault = chain_of_causes(&source);
+                    let fault = in_words(&source);
                     self.metrics.faulted(&self.id, source.kind());
                     self.status.send_modify(|status| status.faults += 1);
                     let failures = faults.count + 1;
@@ -119,7 +120,7 @@ impl Worker {
                     }
                 }
                 Outcome::Failed(Stop::Revert { offset, source }) => {
-                    let fault = chain_of_causes(&source);
+                    let fault = in_words(&source);
                     error!(lane = %self.id, %offset, fault, "lane halted: it cannot follow a reorg");
                     self.enter(LaneState::Halted { offset, fault }, &tail);
                     self.shutdown.cancelled().await;
@@ -229,15 +230,6 @@ fn describe(state: &LaneState) -> &'static str {
         LaneState::Halted { .. } => "lane is halted",
         LaneState::Stopped => "lane has stopped",
     }
-}
-
-/// An error and its causes, in one line.
-fn chain_of_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
-    // A transparent error says the same as its cause.
-    texts.dedup();
-    texts.join(": ")
 }
 
 /// Doubling waits with jitter.

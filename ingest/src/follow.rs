@@ -17,7 +17,9 @@ use shepherd_log::{
     AppendError, Block, BlockRef, Header, Journal, Offset, ReadError, Record, RecordView,
     StorageError,
 };
-use shepherd_rpc::{Backoff, ChainMismatch, EndpointId, Heads, Pool, PoolError, Throttle};
+use shepherd_rpc::{
+    Backoff, ChainMismatch, EndpointId, Heads, Pool, PoolError, Throttle, in_words,
+};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -574,12 +576,6 @@ fn is_to_blame(answer: &BadAnswer, failures: u32) -> bool {
         BadAnswer::Mismatch(_) | BadAnswer::Malformed(_) => true,
         BadAnswer::Absent | BadAnswer::Refused(_) => ABSENT_PATIENCE < failures,
     }
-}
-
-/// An error and its causes in one line.
-fn in_words(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
 }
 
 #[cfg(test)]

@@ -3,9 +3,25 @@
 //! None of these carries a library's error as its source: those print the URL they were given,
 //! and with it the operator's key. They are put into words, scrubbed, where they occur.
 
-use std::{fmt, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
 use crate::{ChainMismatch, RpcError};
+
+/// An error's message followed by its causes, in one line.
+///
+/// Some libraries repeat the cause in their own message; a cause that is already there is left out.
+pub fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !words.contains(&said) {
+            words = format!("{words}: {said}");
+        }
+        cause = error.source();
+    }
+    words
+}
 
 /// Why one endpoint gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,6 +7,7 @@ use reqwest::{Client, Response, StatusCode, header, redirect};
 
 use crate::{
     Call, Failure, Options, Redacted,
+    failure::in_words,
     wire::{self, Reply},
 };
 
@@ -25,8 +26,9 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(url: Redacted, options: &Options) -> Http {
-        let client = client(&url, options)
-            .map_err(|error| url.scrub(&format!("cannot set up HTTP: {}", in_words(error))));
+        let client = client(&url, options).map_err(|error| {
+            url.scrub(&format!("cannot set up HTTP: {}", in_words(&error.without_url())))
+        });
         Http { client, url, body_bytes_max: options.body_bytes_max }
     }
 
@@ -74,7 +76,7 @@ impl Http {
 
     fn failure(&self, error: reqwest::Error) -> Failure {
         let timed_out = error.is_timeout();
-        let reason = self.url.scrub(&in_words(error));
+        let reason = self.url.scrub(&in_words(&error.without_url()));
         if timed_out {
             return Failure::TimedOut { reason };
         }
@@ -99,18 +101,6 @@ fn client(url: &Redacted, options: &Options) -> Result<Client, reqwest::Error> {
         client = client.tls_certs_only([]);
     }
     client.build()
-}
-
-/// An error and its causes in one line, without the URL.
-fn in_words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
 
 /// Whether the status alone says that there will be no answer.

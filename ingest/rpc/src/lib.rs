@@ -24,7 +24,7 @@ mod wire;
 mod ws;
 
 pub use endpoint::{EndpointState, EndpointStatus};
-pub use failure::{Failure, PoolError};
+pub use failure::{Failure, PoolError, in_words};
 pub use heads::Heads;
 pub use identity::{ChainMismatch, Sighting};
 pub use metrics::Metrics;

@@ -18,7 +18,7 @@ use alloy_primitives::B256;
 use serde_json::value::RawValue;
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::{Answer, Call, Failure, Options, Redacted, RpcError, wire::Reply};
+use crate::{Answer, Call, Failure, Options, Redacted, RpcError, in_words, wire::Reply};
 
 /// A WebSocket endpoint: at most one connection, opened when it is needed.
 pub(crate) struct Ws {
@@ -113,13 +113,7 @@ impl Ws {
     }
 
     fn failure(&self, error: &(dyn Error + 'static)) -> Failure {
-        let mut words = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            words = format!("{words}: {error}");
-            cause = error.source();
-        }
-        Failure::Unreachable { reason: self.url.scrub(&words) }
+        Failure::Unreachable { reason: self.url.scrub(&in_words(error)) }
     }
 }
 

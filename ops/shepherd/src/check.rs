@@ -5,13 +5,13 @@ use std::path::Path;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use shepherd_ingest::{ChainCheck, check_chain};
-use shepherd_rpc::Pool;
+use shepherd_rpc::{Pool, in_words};
 use tokio::{runtime, task::JoinSet};
 
 use crate::{
     cli::Json,
     config::{self, Chain, Config},
-    exit::{Code, Failure, Problem, chain as in_words},
+    exit::{Code, Failure, Problem},
     modules,
     show::{count, print, print_json},
 };

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use shepherd_rpc::in_words;
+
 use serde::Serialize;
 
 /// The exit codes, as documented in the long help and in the handbook.
@@ -90,7 +92,7 @@ impl Problem {
 
     /// An error and the chain of its causes.
     pub fn from_error(code: Code, error: &(dyn Error + 'static)) -> Problem {
-        Problem::new(code, chain(error))
+        Problem::new(code, in_words(error))
     }
 
     /// The same, with advice.
@@ -163,23 +165,6 @@ impl fmt::Display for Failure {
         }
         Ok(())
     }
-}
-
-/// An error's message followed by its causes, each said once.
-///
-/// Some libraries repeat the cause in their own message; a cause that is already there is left
-/// out.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// What to do about a disk that takes no more.

@@ -13,9 +13,11 @@ use shepherd_host::{
 };
 use shepherd_log::LaneId;
 
+use shepherd_rpc::in_words;
+
 use crate::{
     config::{self, Config},
-    exit::{Code, Place, Problem, chain, file_problem},
+    exit::{Code, Place, Problem, file_problem},
 };
 
 /// The sandbox for every module of the process.
@@ -133,7 +135,7 @@ pub fn tidy(path: &Path) -> PathBuf {
 
 /// What the host says about a component it refused.
 pub fn refused(file: &Path, error: &(dyn std::error::Error + 'static)) -> Problem {
-    Problem::new(Code::Module, format!("{}: {}", tidy(file).display(), chain(error)))
+    Problem::new(Code::Module, format!("{}: {}", tidy(file).display(), in_words(error)))
 }
 
 #[cfg(test)]

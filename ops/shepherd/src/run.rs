@@ -22,7 +22,7 @@ use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStat
 use shepherd_host::BoundModule;
 use shepherd_ingest::{ChainState, ChainStatus, FollowError, follow};
 use shepherd_log::{ChainName, Journal, JournalError, LaneId, Store};
-use shepherd_rpc::{EndpointState, EndpointStatus, Pool};
+use shepherd_rpc::{EndpointState, EndpointStatus, Pool, in_words};
 use tokio::{
     net::TcpListener,
     runtime,
@@ -38,7 +38,7 @@ use crate::{
     check::pool,
     config::Config,
     daemon,
-    exit::{Code, Failure, NO_ROOM_HELP, Problem, chain as in_words},
+    exit::{Code, Failure, NO_ROOM_HELP, Problem},
     modules,
     telemetry::{self, Reader},
     view::{block_check, open_store},

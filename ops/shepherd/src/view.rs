@@ -15,6 +15,8 @@ use shepherd_admin::{
 use shepherd_ingest::{Trust, verify_stored};
 use shepherd_log::{BlockView, ChainName, LaneId, Offset, OpenError, Options, Store};
 
+use shepherd_rpc::in_words;
+
 use crate::{
     cli,
     config::Config,
@@ -163,7 +165,7 @@ fn not_opened(config: &Config, error: &OpenError) -> Problem {
     if let Some(why) = exit::no_room(error) {
         return named(Code::WriteFailed, &why.to_string()).help(exit::NO_ROOM_HELP);
     }
-    let whole = exit::chain(error);
+    let whole = in_words(error);
     match error {
         OpenError::Directory { .. } => named(Code::Configuration, &whole)
             .help("check `data_dir` in the configuration, and who owns the directory"),
