@@ -1,7 +1,7 @@
 //! Contracts that are no one protocol's own, how to call one, and the way from a log to an event.
 
 use alloy_primitives::Address;
-use alloy_sol_types::{SolCall, SolEvent, TopicList, sol};
+use alloy_sol_types::{SolCall, SolEvent, TopicList, abi::AbiDecoderConfig, sol};
 
 use crate::{Log, Request};
 
@@ -106,6 +106,23 @@ pub fn event<E: SolEvent>(log: &Log) -> Event<E> {
     if E::ANONYMOUS || !counts || log.topics.first() != Some(&E::SIGNATURE_HASH) {
         return Event::Other;
     }
-    let decoded = E::decode_raw_log(log.topics.iter().copied(), &log.data);
+    let topics = log.topics.iter().copied();
+    let decoded = E::decode_raw_log_with_config(topics, &log.data, bounded(&log.data));
     decoded.map_or(Event::Malformed, Event::Is)
+}
+
+/// How to decode data that a stranger has encoded: in no more than four times its own size.
+///
+/// Elements of an array may share their bytes, so that 300 kB of a log become gigabytes. A module
+/// that runs out of memory halts its lane, and anyone could halt it. What a Solidity compiler
+/// encodes shares nothing and needs less than twice its size.
+///
+/// ```
+/// use shepherd_sdk::{U256, abi::bounded, alloy_sol_types::SolValue};
+///
+/// let data = vec![U256::from(1); 1000].abi_encode();
+/// assert!(Vec::<U256>::abi_decode_with_config(&data, bounded(&data)).is_ok());
+/// ```
+pub fn bounded(data: &[u8]) -> AbiDecoderConfig {
+    AbiDecoderConfig::new().memory_limit(data.len().saturating_mul(4))
 }

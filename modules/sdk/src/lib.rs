@@ -48,6 +48,7 @@ mod host;
 mod input;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod when;
 
 pub use alloy_primitives::{self, Address, B256, Bytes, I256, U256, address, b256};
 pub use alloy_sol_types;
@@ -55,6 +56,7 @@ pub use config::NoConfig;
 pub use error::Error;
 pub use host::{Answer, Host, Level, Page, Request};
 pub use input::{Block, Input, Log, Topics, Triggers};
+pub use when::{Moment, When};
 
 use serde::de::DeserializeOwned;
 

@@ -20,6 +20,10 @@
 pub mod abi;
 pub mod addresses;
 pub mod app_data;
+pub mod conditional;
+pub mod ethflow;
+pub mod merkle;
 pub mod order;
+pub mod poll;
 pub mod posting;
 pub mod uid;
