@@ -26,4 +26,5 @@ pub mod merkle;
 pub mod order;
 pub mod poll;
 pub mod posting;
+pub mod twap;
 pub mod uid;
