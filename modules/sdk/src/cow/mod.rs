@@ -26,5 +26,6 @@ pub mod merkle;
 pub mod order;
 pub mod poll;
 pub mod posting;
+pub mod refusal;
 pub mod twap;
 pub mod uid;
