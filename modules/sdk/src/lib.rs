@@ -39,8 +39,11 @@
 //! Every record runs in a fresh instance: whatever has to last goes into the state.
 
 pub mod abi;
+pub mod chainlink;
 pub mod config;
 pub mod cow;
+pub mod crossing;
+pub mod decimal;
 mod error;
 #[cfg(target_arch = "wasm32")]
 pub mod guest;
@@ -53,6 +56,7 @@ pub mod when;
 pub use alloy_primitives::{self, Address, B256, Bytes, I256, U256, address, b256};
 pub use alloy_sol_types;
 pub use config::NoConfig;
+pub use decimal::Decimal;
 pub use error::Error;
 pub use host::{Answer, Host, Level, Page, Request};
 pub use input::{Block, Input, Log, Topics, Triggers};
