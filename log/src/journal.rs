@@ -249,6 +249,8 @@ impl Journal {
         let mut batch = Batch::default();
         let mut linker = Linker { journal: self, tail, appended: BTreeMap::new() };
         let mut abandoned = BTreeMap::new();
+        // A block that comes back within one append is indexed where it came back.
+        let mut index = BTreeMap::new();
         let mut next_digest = *digest;
         let mut offset = expected;
         for record in records {
@@ -261,7 +263,14 @@ impl Journal {
                 abandoned.extend(taken_back.into_iter().map(|block| (block, offset)));
             }
             next_digest = self.put(&mut batch, record, offset, next_digest)?;
+            if let Record::Block(block) = record {
+                index.insert(block.header.this, offset);
+            }
             offset = offset.plus(1);
+        }
+        for (block, offset) in index {
+            let key = codec::block_key(inner.number, block);
+            batch.put(&inner.core.keyspaces.blocks, key, codec::encode_offset(&key, offset))?;
         }
         let tail = Tail { offset, ..linker.tail };
         let mark = Mark::Chain(inner.number, offset, next_digest);
@@ -289,11 +298,6 @@ impl Journal {
         for (part, piece) in codec::record_parts(&encoded) {
             let key = codec::record_key(offset, part);
             batch.put(&segment, key, codec::seal(&key, piece))?;
-        }
-        if let Record::Block(block) = record {
-            let key = codec::block_key(self.inner.number, block.header.this);
-            let blocks = &self.inner.core.keyspaces.blocks;
-            batch.put(blocks, key, codec::encode_offset(&key, offset))?;
         }
         Ok(codec::record_digest(&encoded))
     }

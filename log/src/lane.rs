@@ -25,6 +25,7 @@ use std::{
 use fjall::Readable;
 
 use crate::{
+    cache::StateCache,
     codec::{
         self, CONTENT_BYTES_MAX, CommitRow, CursorRow, TapeRow, UndoHead, UndoRow, seal, seal_row,
         unseal_row,
@@ -56,9 +57,6 @@ pub const TAPE_BYTES_MAX: usize = 2 << 20;
 /// Large enough to make the sync at its end cheap, small enough that one more record of the
 /// largest size, with the undo that waits and the undo that is removed, still fits the batch.
 const STEP_BYTES_ENOUGH: usize = 3 << 19;
-
-/// Values a step may keep in memory, read and written together, before it is committed.
-const OVERLAY_BYTES_ENOUGH: usize = 16 << 20;
 
 /// Undo that piles up in a step is written ahead of it in pieces of this size: what a record
 /// replaces may be far larger than what it writes, and rows at or after the cursor mean nothing.
@@ -229,6 +227,7 @@ pub struct Lane {
     /// Records that can be taken back, oldest first. Their heights increase: taking a block back
     /// removes it from the end.
     undoable: VecDeque<StoredUndo>,
+    remembered: StateCache,
 }
 
 impl Lane {
@@ -239,7 +238,9 @@ impl Lane {
         number: u32,
         cursor: Cursor,
     ) -> Result<Lane, StorageError> {
-        let mut lane = Lane { core, journal, hold, number, cursor, undoable: VecDeque::new() };
+        let remembered = core.cache_shares.join();
+        let undoable = VecDeque::new();
+        let mut lane = Lane { core, journal, hold, number, cursor, undoable, remembered };
         lane.load_undo()?;
         Ok(lane)
     }
@@ -301,8 +302,7 @@ impl Lane {
             lane: self,
             tail,
             before,
-            overlay: BTreeMap::new(),
-            overlay_bytes: 0,
+            changes: Writes::new(),
             changed_bytes: 0,
             undo: Vec::new(),
             undo_bytes: 0,
@@ -325,8 +325,8 @@ pub struct Step<'l> {
     tail: Tail,
     before: LaneSnapshot,
     cursor: Cursor,
-    overlay: BTreeMap<Vec<u8>, Slot>,
-    overlay_bytes: usize,
+    /// What its records have changed so far.
+    changes: Writes,
     changed_bytes: usize,
     /// Undo of this step's own records, oldest first.
     undo: Vec<Undo>,
@@ -339,13 +339,6 @@ pub struct Step<'l> {
     undone: usize,
     tape: Vec<(Offset, TapeEntry)>,
     fuel: u64,
-}
-
-/// A value in the step's memory.
-struct Slot {
-    value: Option<Vec<u8>>,
-    /// Whether the step changed it, or only read it.
-    changed: bool,
 }
 
 /// A record whose undo is stored.
@@ -398,17 +391,19 @@ impl Step<'_> {
 
     /// Whether the step should be committed before it takes another record.
     pub fn is_full(&self) -> bool {
-        self.changed_bytes >= STEP_BYTES_ENOUGH || self.overlay_bytes >= OVERLAY_BYTES_ENOUGH
+        self.changed_bytes >= STEP_BYTES_ENOUGH
     }
 
     /// The value under a key, with the step's own changes.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        if let Some(slot) = self.overlay.get(key) {
-            return Ok(slot.value.clone());
+        if let Some(changed) = self.changes.get(key) {
+            return Ok(changed.clone());
+        }
+        if let Some(remembered) = self.lane.remembered.get(key) {
+            return Ok(remembered.clone());
         }
         let value = self.before.get(key)?;
-        self.overlay_bytes += row_bytes(key, value.as_ref());
-        self.overlay.insert(key.to_vec(), Slot { value: value.clone(), changed: false });
+        self.lane.remembered.put(key.to_vec(), value.clone());
         Ok(value)
     }
 
@@ -423,7 +418,7 @@ impl Step<'_> {
         let mut stored = self.before.entries(prefix, after).peekable();
         let start = after.filter(|after| *after >= prefix).unwrap_or(prefix);
         let mut ours = self
-            .overlay
+            .changes
             .range(start.to_vec()..)
             .filter(|(key, _)| after != Some(key))
             .take_while(|(key, _)| key.starts_with(prefix))
@@ -442,9 +437,9 @@ impl Step<'_> {
                 (Some(stored), Some((ours, _))) => *ours <= stored,
             };
             if take_ours {
-                let (key, slot) = ours.next().expect("peeked");
+                let (key, value) = ours.next().expect("peeked");
                 stored.next_if(|entry| entry.as_ref().is_ok_and(|(stored, _)| stored == key));
-                page.extend(slot.value.clone().map(|value| (key.clone(), value)));
+                page.extend(value.clone().map(|value| (key.clone(), value)));
             } else {
                 page.push(stored.next().expect("peeked")?);
             }
@@ -536,15 +531,14 @@ impl Step<'_> {
         undoable.truncate(undoable.len() - self.undone);
         undoable.extend(self.undo.iter().map(Undo::stored));
         undoable.drain(..pruned);
+        self.lane.remembered.commit(self.changes);
         self.lane.cursor = self.cursor.clone();
         Ok(self.cursor)
     }
 
     fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let bytes = row_bytes(&key, value.as_ref());
-        self.overlay_bytes += bytes;
-        self.changed_bytes += bytes;
-        self.overlay.insert(key, Slot { value, changed: true });
+        self.changed_bytes += row_bytes(&key, value.as_ref());
+        self.changes.insert(key, value);
     }
 
     /// Whether a reorg may still abandon the block, or one in the journal's future does.
@@ -671,17 +665,15 @@ impl Step<'_> {
         let keyspaces = &self.lane.core.keyspaces;
         let (lane, generation) = (self.lane.number, self.cursor.generation);
         let mut batch = Batch::default();
-        let mut writes = 0;
-        for (key, slot) in self.overlay.iter().filter(|(_, slot)| slot.changed) {
+        for (key, value) in &self.changes {
             let key = codec::state_key(lane, generation, key);
-            match &slot.value {
+            match value {
                 Some(value) => {
                     let sealed = seal(&key, value);
                     batch.put(&keyspaces.state, key, sealed)?;
                 }
                 None => batch.remove(&keyspaces.state, key)?,
             }
-            writes += 1;
         }
         let undoable = &self.lane.undoable;
         let taken_back = undoable.range(undoable.len() - self.undone..);
@@ -708,7 +700,7 @@ impl Step<'_> {
             first: self.lane.cursor.next.get(),
             end: self.cursor.next.get(),
             block: self.cursor.block.map(Into::into),
-            writes,
+            writes: self.changes.len() as u64,
             digest: self.cursor.digest.0,
             module,
             fuel: self.fuel,

@@ -7,6 +7,7 @@
 //! This crate alone knows the storage engine and the bytes on disk. It has never heard of RPC,
 //! WebAssembly or HTTP.
 
+mod cache;
 mod checks;
 mod codec;
 mod highwater;

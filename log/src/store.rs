@@ -32,6 +32,7 @@ use std::{
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Snapshot};
 
 use crate::{
+    cache::Shares,
     checks::{self, Finding, LoadedChain},
     codec::{self, CHAIN_PREFIX, ChainRow, CursorRow, DecodeError, LANE_PREFIX, LaneRow, seal_row},
     highwater::{self, Highwater, Mark},
@@ -223,6 +224,8 @@ pub(crate) struct Core {
     pub database: Database,
     pub keyspaces: Keyspaces,
     pub options: Options,
+    /// Memory that lanes may use to remember their state.
+    pub cache_shares: Shares,
 }
 
 impl Core {
@@ -293,7 +296,13 @@ impl Store {
             metrics: options.metrics.clone(),
             on_write_failure: options.on_write_failure,
         });
-        let core = Arc::new(Core { writer, database, keyspaces, options });
+        let core = Arc::new(Core {
+            writer,
+            database,
+            keyspaces,
+            options,
+            cache_shares: Shares::default(),
+        });
         let journals = loaded
             .chains
             .into_iter()

@@ -15,7 +15,7 @@
 //! the engine waits for ever when its flush worker died (hazard F6).
 
 use std::{
-    collections::BTreeMap,
+    collections::HashSet,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -78,16 +78,17 @@ pub enum SizeError {
 
 /// Changes that become durable together or not at all.
 ///
-/// A later change to a key replaces an earlier one: inside one engine batch all changes have the
-/// same sequence number, so which of two would win is not defined.
+/// No key may be changed twice: inside one engine batch all changes have the same sequence number,
+/// so which of two would win is not defined. Callers make sure of it, and debug builds check.
 #[derive(Default)]
 pub struct Batch {
-    changes: BTreeMap<(u64, Vec<u8>), Change>,
+    changes: Vec<Change>,
     bytes: usize,
 }
 
 struct Change {
     keyspace: Keyspace,
+    key: Vec<u8>,
     value: Option<Vec<u8>>,
 }
 
@@ -128,8 +129,13 @@ impl Batch {
             return Err(SizeError::Batch { bytes });
         }
         self.bytes = bytes;
-        self.changes.insert((keyspace.id(), key), Change { keyspace: keyspace.clone(), value });
+        self.changes.push(Change { keyspace: keyspace.clone(), key, value });
         Ok(())
+    }
+
+    fn changes_no_key_twice(&self) -> bool {
+        let keys = self.changes.iter().map(|change| (change.keyspace.id(), &change.key));
+        keys.collect::<HashSet<_>>().len() == self.changes.len()
     }
 
     /// What the changes weigh.
@@ -182,6 +188,7 @@ impl Writer {
 
     /// When this returns, the batch survives a power cut.
     pub fn commit(&self, batch: Batch, mark: Option<Mark>) {
+        debug_assert!(batch.changes_no_key_twice(), "no key is changed twice in one batch");
         let (done, answer) = sync_channel(1);
         let queue =
             self.queue.as_ref().expect("the queue is only taken when the writer is dropped");
@@ -267,10 +274,10 @@ impl Worker {
             .durability(Some(PersistMode::SyncData));
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
-            for ((_, key), change) in job.batch.changes {
-                match change.value {
-                    Some(value) => batch.insert(&change.keyspace, key, value),
-                    None => batch.remove(&change.keyspace, key),
+            for Change { keyspace, key, value } in job.batch.changes {
+                match value {
+                    Some(value) => batch.insert(&keyspace, key, value),
+                    None => batch.remove(&keyspace, key),
                 }
             }
             answers.push((job.done, job.mark));

@@ -1,14 +1,13 @@
 //! How fast the journal is read.
 
-use shepherd_log::{Offset, RecordView};
+use shepherd_log::{Journal, Offset, RecordView};
 
 use crate::{
     report::{Median, Report, seconds},
     synthetic::{self, Synthetic},
 };
 
-/// Returns how long it takes to decode every log.
-pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<Median> {
+pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<()> {
     let (_store, handle) = synthetic::open(journal.path())?;
     let range = Offset::START..handle.tail().offset;
     report.section(
@@ -29,16 +28,7 @@ pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<Media
         }
         Ok(())
     })?;
-    let decoded = seconds(runs, || {
-        let mut seen = 0;
-        for stored in handle.read(range.clone()) {
-            if let RecordView::Block(block) = stored?.record() {
-                seen += block.logs().map(|log| log.data.len() + log.topics().len()).sum::<usize>();
-            }
-        }
-        anyhow::ensure!(seen > 0, "logs were seen");
-        Ok(())
-    })?;
+    let decoded = decode(&handle, runs)?;
     let verified = seconds(runs, || {
         let verification = handle.verify(range.clone(), |_| Ok(()))?;
         anyhow::ensure!(verification.is_clean(), "the journal is clean");
@@ -65,5 +55,20 @@ pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<Media
         verified.rate(journal.blocks as f64).show("records/s"),
         verified.rate(gigabytes).show("GB/s"),
     );
-    Ok(decoded)
+    Ok(())
+}
+
+/// How long it takes to decode every log of the journal and do nothing with it.
+pub fn decode(handle: &Journal, runs: usize) -> anyhow::Result<Median> {
+    let range = Offset::START..handle.tail().offset;
+    seconds(runs, || {
+        let mut seen = 0;
+        for stored in handle.read(range.clone()) {
+            if let RecordView::Block(block) = stored?.record() {
+                seen += block.logs().map(|log| log.data.len() + log.topics().len()).sum::<usize>();
+            }
+        }
+        anyhow::ensure!(seen > 0, "logs were seen");
+        Ok(())
+    })
 }

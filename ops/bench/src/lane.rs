@@ -8,6 +8,7 @@ use shepherd_host::{ReadAnswer, ReadRequest, World};
 use shepherd_log::BlockRef;
 
 use crate::{
+    journal::decode,
     module,
     report::{Median, Report, seconds},
     synthetic::{self, Synthetic},
@@ -16,8 +17,7 @@ use crate::{
 /// Records of each step, as a lane far behind takes them.
 const STEP_RECORDS_MAX: usize = 1024;
 
-/// `scan` is how long it takes to decode every log of the journal and do nothing with it.
-pub fn measure(report: &mut Report, journal: &Synthetic, scan: Median) -> anyhow::Result<()> {
+pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<()> {
     report.section(
         "Lane catch-up",
         format!(
@@ -29,6 +29,7 @@ pub fn measure(report: &mut Report, journal: &Synthetic, scan: Median) -> anyhow
         ),
     );
     let runs = report.runs.min(3);
+    let scan = decode(&synthetic::open(journal.path())?.1, runs)?;
 
     let steps = Cell::new(0);
     let ledger = module::load("token-ledger", "")?;

@@ -30,6 +30,9 @@ struct Arguments {
     /// Logs of the journal that is scanned and replayed, in blocks of fifty.
     #[arg(long, default_value_t = 1_000_000)]
     logs: u64,
+    /// Measure only the sections whose names contain this: follow, journal, lane, module, restart.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Blocks of fifty logs that anvil is filled with.
     #[arg(long, default_value_t = 1_000)]
     anvil_blocks: u64,
@@ -40,12 +43,25 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut report = Report::new(arguments.runs);
     let journal = tokio::task::spawn_blocking(move || synthetic::build(arguments.logs)).await??;
-    follow::measure(&mut report, arguments.anvil_blocks).await?;
+    let wanted = |section: &str| section.contains(&arguments.only);
+    let [journal_wanted, lane_wanted, module_wanted, restart_wanted] =
+        ["journal", "lane", "module", "restart"].map(wanted);
+    if wanted("follow") {
+        follow::measure(&mut report, arguments.anvil_blocks).await?;
+    }
     let report = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
-        let scan = journal::measure(&mut report, &journal)?;
-        lane::measure(&mut report, &journal, scan)?;
-        module::measure(&mut report)?;
-        restart::measure(&mut report, &journal)?;
+        if journal_wanted {
+            journal::measure(&mut report, &journal)?;
+        }
+        if lane_wanted {
+            lane::measure(&mut report, &journal)?;
+        }
+        if module_wanted {
+            module::measure(&mut report)?;
+        }
+        if restart_wanted {
+            restart::measure(&mut report, &journal)?;
+        }
         Ok(report)
     })
     .await??;

@@ -78,7 +78,8 @@ impl Daemon {
         let text = format!(
             "data_dir = {data_dir:?}\n\
              [admin]\nlisten = \"127.0.0.1:{port}\"\n\
-             [chains.{CHAIN}]\nchain_id = {CHAIN_ID}\nendpoints = [\"http://127.0.0.1:1\"]\n\
+             [chains.{CHAIN}]\nchain_id = {CHAIN_ID}\nstart_block = 0\n\
+             endpoints = [\"http://127.0.0.1:1\"]\n\
              [[modules]]\nmanifest = {manifest:?}\nsha256 = \"{sha256}\"\nchains = [\"{CHAIN}\"]\n"
         );
         let config = data_dir.join("shepherd.toml");

@@ -58,10 +58,12 @@ pub fn build(logs: u64) -> anyhow::Result<Synthetic> {
     let blocks = logs / LOGS_PER_BLOCK;
     let dir = tempfile::tempdir()?;
     let (_store, journal) = open(dir.path())?;
+    let holders: Vec<Address> =
+        (0..HOLDERS).map(|n| Address::from_word(keccak256(n.to_be_bytes()))).collect();
     let mut parent = B256::ZERO;
     let mut records = Vec::with_capacity(APPEND_BLOCKS);
     for number in 0..blocks {
-        let block = block(number, parent);
+        let block = block(number, parent, &holders);
         parent = block.header.this.hash;
         records.push(Record::Block(block));
         if records.len() == APPEND_BLOCKS || number + 1 == blocks {
@@ -72,13 +74,13 @@ pub fn build(logs: u64) -> anyhow::Result<Synthetic> {
     Ok(Synthetic { dir, blocks, logs: blocks * LOGS_PER_BLOCK })
 }
 
-fn block(number: u64, parent: B256) -> Block {
+fn block(number: u64, parent: B256, holders: &[Address]) -> Block {
     let hash = keccak256(number.to_be_bytes());
     let log = |index: u64| {
         let mixed = keccak256([number.to_be_bytes(), index.to_be_bytes()].concat());
         let holder = |at: usize| {
             let drawn = u64::from_be_bytes(mixed[at..at + 8].try_into().expect("eight bytes"));
-            Address::left_padding_from(&(drawn % HOLDERS + 1).to_be_bytes())
+            holders[(drawn % HOLDERS) as usize]
         };
         Log {
             address: Address::repeat_byte((index % 4) as u8),
