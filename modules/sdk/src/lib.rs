@@ -44,6 +44,7 @@ pub mod config;
 pub mod cow;
 pub mod crossing;
 pub mod decimal;
+pub mod due;
 mod error;
 #[cfg(target_arch = "wasm32")]
 pub mod guest;
