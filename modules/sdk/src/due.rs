@@ -134,8 +134,9 @@ impl Due {
     /// with at most twice as many that are not due, and deleted with two writes.
     pub fn take(&self, host: &mut impl Host, now: Moment, limit: usize) -> Result<Taken, Corrupt> {
         // One beyond the limit, to know whether there is more.
-        let blocks = self.due(host, BY_BLOCK, now.block, limit + 1)?;
-        let times = self.due(host, BY_TIME, now.time, limit + 1)?;
+        let beyond = limit.saturating_add(1);
+        let blocks = self.due(host, BY_BLOCK, now.block, beyond)?;
+        let times = self.due(host, BY_TIME, now.time, beyond)?;
         let more = limit < blocks.len() + times.len();
         let (mut blocks, mut times) = (blocks.into_iter(), times.into_iter());
         let mut taken = Vec::new();

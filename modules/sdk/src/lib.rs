@@ -37,6 +37,13 @@
 //! ```
 //!
 //! Every record runs in a fresh instance: whatever has to last goes into the state.
+//!
+//! What many modules need is here, as functions of their arguments; a module that does not use
+//! them is not larger for it:
+//!
+//! - [`abi`]: calls, and events out of logs; [`cow`]: CoW Protocol;
+//! - [`due`]: what is due when, so that a block touches nothing else ([`When`], [`Moment`]);
+//! - [`chainlink`], [`Decimal`], [`crossing`]: prices, thresholds, and one alert per crossing.
 
 pub mod abi;
 pub mod chainlink;

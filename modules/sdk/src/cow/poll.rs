@@ -7,8 +7,9 @@
 //!
 //! A transport failure is no verdict: the host retries it and a module never sees it.
 //!
-//! Do not ask TWAP orders this way: their handler calls the time before the start *not valid*,
-//! which from any other handler means for ever. [`twap`](super::twap) knows better.
+//! A TWAP is asked only while a part is due, and its verdicts are read by
+//! [`twap::next`](super::twap::next): its handler calls the time before the start *not valid*, which
+//! from any other handler means for ever.
 
 use std::{fmt, time::Duration};
 

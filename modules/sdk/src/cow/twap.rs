@@ -12,8 +12,7 @@
 //! which pass. So the watcher computes the schedule itself, from the order's static input and
 //! nothing else.
 //!
-//! `OrderNotValid` from this handler is no verdict on the order: compare its reason with
-//! [`NotValid`], and believe the schedule.
+//! `OrderNotValid` from this handler is no verdict on the order: [`next`] believes the schedule.
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::{SolValue, abi::AbiDecoderConfig};
@@ -21,7 +20,9 @@ use alloy_sol_types::{SolValue, abi::AbiDecoderConfig};
 use super::{
     abi::TwapData,
     order::{BuyTokenDestination, Kind, Order, SellTokenSource},
+    poll::{Next, Verdict},
 };
+use crate::Moment;
 
 /// Bytes of a static input: ten words.
 const STATIC_INPUT_BYTES: usize = 320;
@@ -169,6 +170,27 @@ pub fn phase(twap: &TwapData, cabinet: B256, now: u64) -> Phase {
         Ok(Some(schedule)) => schedule.phase(now),
         Ok(None) => Phase::NotSet,
         Err(invalid) => Phase::Invalid(invalid),
+    }
+}
+
+/// What to do about a verdict on a TWAP that was asked for a part which is due.
+///
+/// By its schedule the order is valid at this block. If the handler says it is not, one of the two
+/// is wrong, and that is for someone to look at and no reason to forget an order: the schedule
+/// ends it when it is over.
+///
+/// ```
+/// use shepherd_sdk::{Moment, cow::{poll::{Next, Verdict}, twap}};
+///
+/// let here = Moment { block: 100, time: 1_700_000_000 };
+/// let verdict = Verdict::NotValid("before twap start".to_owned());
+/// assert_eq!(verdict.next(here), Next::Stop);
+/// assert_eq!(twap::next(&verdict, here), Next::BackOff);
+/// ```
+pub fn next(verdict: &Verdict, here: Moment) -> Next {
+    match verdict {
+        Verdict::NotValid(_) => Next::BackOff,
+        other => other.next(here),
     }
 }
 
@@ -432,6 +454,17 @@ mod tests {
         check("after twap finish", Some(NotValid::Permanent));
         check("same token", None);
         check("", None);
+    }
+
+    #[test]
+    fn no_verdict_on_the_time_forgets_an_order_and_all_others_count() {
+        let here = Moment { block: 7, time: START };
+        for reason in ["before twap start", "not within span", "after twap finish", "else"] {
+            assert_eq!(next(&Verdict::NotValid(reason.to_owned()), here), Next::BackOff);
+        }
+        assert_eq!(next(&Verdict::SingleOrderNotAuthed, here), Next::Confirm);
+        assert_eq!(next(&Verdict::SwapGuardRestricted, here), Next::Later);
+        assert_eq!(next(&Verdict::InvalidHandler, here), Next::Stop);
     }
 
     #[test]
