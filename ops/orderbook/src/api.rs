@@ -4,7 +4,7 @@
 //! request ─▶ who, what ─▶ stats: it arrived ─▶ faults: what it meets ─▶ the work ─▶ stats, answer
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use axum::{
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    book::{Candidate, Quoted},
+    book::{Candidate, Quoted, Status},
     faults::{Fault, Plan, Route, Visit, chosen},
     order::{AppDataClaim, EthFlowView, OnchainOrderView, OrderCreation, OrderView, Uid, decimal},
     refusal::Refusal,
@@ -92,6 +92,10 @@ impl Answer {
         Answer { outcome: format!("{code} {error_type}"), ..answer }
     }
 
+    fn created(&self) -> bool {
+        self.status == StatusCode::CREATED
+    }
+
     /// What a gateway says: no JSON.
     fn text(status: StatusCode) -> Answer {
         Answer {
@@ -135,31 +139,35 @@ async fn answer(
     let Plan { latency_ms, fault } = plan;
     let work = async { work.await.unwrap_or_else(|refusal| Answer::refusal(&refusal)) };
     // `None` is no answer at all.
-    let (outcome, done, answer) = match fault {
+    let (outcome, created, answer) = match fault {
         None | Some(Fault::Latency { .. }) => {
             let answer = work.await;
-            (answer.outcome.clone(), answer.status, Some(answer))
+            (answer.outcome.clone(), answer.created(), Some(answer))
         }
         Some(Fault::AcceptThenDrop) => {
-            let Answer { outcome, status, .. } = work.await;
-            (format!("{outcome}, then dropped"), status, None)
+            let lost = work.await;
+            (format!("{}, then dropped", lost.outcome), lost.created(), None)
         }
         Some(Fault::AcceptThenServerError { status: code }) => {
-            let Answer { outcome, status: done, .. } = work.await;
-            (format!("{outcome}, then {code}"), done, Some(Answer::text(status(code))))
+            let lost = work.await;
+            let answer = Answer::text(status(code));
+            (format!("{}, then {code}", lost.outcome), lost.created(), Some(answer))
         }
-        Some(Fault::Drop) => ("dropped".to_owned(), status(499), None),
+        Some(Fault::Drop) => ("dropped".to_owned(), false, None),
         Some(fault) => {
             let answer = instead(fault);
-            (answer.outcome.clone(), answer.status, Some(answer))
+            (answer.outcome.clone(), false, Some(answer))
         }
     };
-    // Between the work and this no one else can run, and a client that has gone away in the
-    // meantime still finds its order counted.
-    let accepted = route == Route::PostOrder && done == StatusCode::CREATED;
+    // The work is counted in the same breath: a client that goes away while it waits for its
+    // answer still finds its order counted.
+    let accepted = created && route == Route::PostOrder;
     shared.state().stats.answered(route, order.map(|(uid, _)| uid), &outcome, accepted);
 
-    tokio::time::sleep(std::time::Duration::from_millis(latency_ms)).await;
+    // A sleep of no time takes up to a millisecond.
+    if latency_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(latency_ms)).await;
+    }
     match answer {
         Some(answer) => answer.into_response(),
         None => {
@@ -320,7 +328,7 @@ pub fn view(shared: &Shared, uid: Uid, now: u64, delay: u64) -> Option<OrderView
         (None, None) => return None,
     };
     let status = book.status(uid, now)?;
-    let filled = status == crate::book::Status::Fulfilled;
+    let filled = status == Status::Fulfilled;
     let executed = |amount: U256| if filled { amount.to_string() } else { "0".to_owned() };
     Some(OrderView {
         uid,
@@ -330,7 +338,7 @@ pub fn view(shared: &Shared, uid: Uid, now: u64, delay: u64) -> Option<OrderView
         creation_date: rfc3339(created),
         status,
         class: "limit".to_owned(),
-        invalidated: status == crate::book::Status::Cancelled,
+        invalidated: status == Status::Cancelled,
         executed_sell_amount: executed(data.sell_amount),
         executed_sell_amount_before_fees: executed(data.sell_amount),
         executed_buy_amount: executed(data.buy_amount),

@@ -27,7 +27,6 @@ pub struct Node {
 
 /// Why a node's answer cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says it")]
 pub enum NodeError {
     #[error("no node is configured")]
     NotConfigured,

@@ -113,14 +113,17 @@ pub struct RuleView {
 
 /// Rules that make no sense.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says it")]
 pub enum RuleError {
+    /// No share of requests.
     #[error("a rate is between 0 and 1, not {0}")]
     Rate(f64),
+    /// No status of a server that failed.
     #[error("a server error has a status between 500 and 599, not {0}")]
     Status(u16),
+    /// Longer than the server itself waits.
     #[error("a delay is at most {LATENCY_MS_MAX} ms, not {0}")]
     Latency(u64),
+    /// More rules than a test has.
     #[error("at most {RULES_MAX} rules are kept, not {0}")]
     TooMany(usize),
 }

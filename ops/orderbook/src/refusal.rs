@@ -10,7 +10,6 @@ use crate::chain::NodeError;
 
 /// An answer other than the one hoped for.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says it")]
 pub enum Refusal {
     #[error("the body is no JSON: {0}")]
     NotJson(serde_json::Error),

@@ -135,12 +135,19 @@ impl Shared {
 
 /// Why an orderbook did not start.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says it")]
 pub enum StartError {
+    /// The address is taken, or not this machine's.
     #[error("cannot listen on {address}")]
-    Listen { address: SocketAddr, source: io::Error },
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A rule of the configuration.
     #[error("a rule makes no sense")]
     Rule(#[from] RuleError),
+    /// The HTTP client for the chain could not be set up.
     #[error("no client for the chain's node")]
     Client(#[source] reqwest::Error),
 }
