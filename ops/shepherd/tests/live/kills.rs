@@ -13,6 +13,10 @@ use crate::{
     truth::{Left, MODULES, PLAN, folder, rng, stop, undisturbed, until_caught_up},
 };
 
+/// Blocks of a run. anvil keeps the states of some 3 600; the undisturbed daemon asks for balances
+/// at every one of them.
+const BLOCKS_MAX: usize = 3000;
+
 /// Kills in a normal run. `SHEPHERD_KILLS` asks for more.
 const KILLS: usize = 12;
 
@@ -43,8 +47,12 @@ fn a_daemon_killed_at_random_moments_under_load_equals_one_that_never_was() {
             WORKING
         };
         let until = Instant::now() + longest.mul_f64(rng.random());
+        let mut mined = 0;
         while Instant::now() < until {
-            block_on(load.blocks(&anvil, rng.random_range(1..3))).unwrap();
+            if mined < BLOCKS_MAX / kills {
+                block_on(load.blocks(&anvil, 1)).unwrap();
+                mined += 1;
+            }
             // The pace of the load, so that blocks arrive one by one.
             sleep(Duration::from_millis(rng.random_range(0..40)));
         }
