@@ -54,7 +54,7 @@ const CACHE_BYTES: u64 = 32 << 20;
 
 /// Memory of each tree's unsorted writes. The engine's worst case is five of these per tree
 /// written, and a lane and its chain write eight trees.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES: u64 = 4 << 20;
 
 /// How much write-ahead log may wait for its trees to be flushed, which is what a start after a
 /// crash reads again. The engine takes no less than 64 MiB.

@@ -1,6 +1,6 @@
 //! How fast blocks come from a real node into the durable journal.
 
-use std::time::Instant;
+use std::{ops::RangeInclusive, time::Instant};
 
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -8,7 +8,7 @@ use shepherd_devnet::{Anvil, Load, Options as AnvilOptions, Plan};
 use shepherd_ingest::{ChainStatus, Config, Metrics, follow};
 use shepherd_log::Offset;
 use shepherd_rpc::{Call, Options, Pool};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Blocks whose headers and logs the limit asks for in one batch.
-const LIMIT_BATCH: u64 = 100;
+const LIMIT_BATCH: usize = 100;
 
 pub async fn measure(report: &mut Report, blocks: u64) -> anyhow::Result<()> {
     let anvil = Anvil::start(AnvilOptions::default()).await?;
@@ -30,7 +30,7 @@ pub async fn measure(report: &mut Report, blocks: u64) -> anyhow::Result<()> {
             "A real anvil on the same two cores serves {head} blocks with {} Transfer logs; the \
              follower fetches headers and logs by block hash, recomputes header hashes and blooms, \
              and appends in synced batches. The limit asks the same questions in batches of \
-             {LIMIT_BATCH}, one after the other, and throws the answers away.",
+             {LIMIT_BATCH}, as many at a time as the follower, and throws the answers away unread.",
             made.logs
         ),
     );
@@ -71,28 +71,42 @@ fn pool(anvil: &Anvil) -> anyhow::Result<Pool> {
 /// Asks for every header and its logs, and says how long that took.
 async fn ask(pool: &Pool, head: u64) -> anyhow::Result<f64> {
     let started = Instant::now();
-    let mut first = 0;
-    while first <= head {
-        let last = (first + LIMIT_BATCH - 1).min(head);
-        let headers: Vec<Call> = (first..=last)
-            .map(|number| Call {
-                method: "eth_getBlockByNumber",
-                params: json!([format!("{number:#x}"), false]),
-            })
-            .collect();
-        let mut logs = Vec::new();
-        for answer in pool.batch(&headers).await?.answers {
-            let answer = answer?;
-            let header: serde_json::Value = answer.parse()?;
-            logs.push(Call {
-                method: "eth_getLogs",
-                params: json!([{ "blockHash": header["hash"] }]),
-            });
+    let mut asking = JoinSet::new();
+    for first in (0..=head).step_by(LIMIT_BATCH) {
+        if asking.len() == Config::default().fetch_parallel {
+            asking.join_next().await.expect("some are under way")??;
         }
-        pool.batch(&logs).await?;
-        first = last + 1;
+        let last = (first + LIMIT_BATCH as u64 - 1).min(head);
+        asking.spawn(ask_for(pool.clone(), first..=last));
+    }
+    while let Some(asked) = asking.join_next().await {
+        asked??;
     }
     Ok(started.elapsed().as_secs_f64())
+}
+
+async fn ask_for(pool: Pool, blocks: RangeInclusive<u64>) -> anyhow::Result<()> {
+    let headers: Vec<Call> = blocks
+        .map(|number| Call {
+            method: "eth_getBlockByNumber",
+            params: json!([format!("{number:#x}"), false]),
+        })
+        .collect();
+    let mut logs = Vec::new();
+    for answer in pool.batch(&headers).await?.answers {
+        let answer = answer?;
+        let header: Header = answer.parse()?;
+        let params = json!([{ "blockHash": header.hash }]);
+        logs.push(Call { method: "eth_getLogs", params });
+    }
+    pool.batch(&logs).await?;
+    Ok(())
+}
+
+/// What the limit has to read of a header.
+#[derive(serde::Deserialize)]
+struct Header {
+    hash: String,
 }
 
 /// Follows into a fresh store until `head` is durable.

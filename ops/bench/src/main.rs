@@ -41,6 +41,10 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    // The HTTP client is not built without one, though it only speaks to loopback.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider was installed already"))?;
     let mut report = Report::new(arguments.runs);
     let journal = tokio::task::spawn_blocking(move || synthetic::build(arguments.logs)).await??;
     let wanted = |section: &str| section.contains(&arguments.only);
