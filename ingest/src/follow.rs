@@ -102,6 +102,10 @@ const EVERYDAY_GAP_BLOCKS: u64 = 16;
 /// it is more likely that the block was abandoned, or is only just spreading.
 const ABSENT_PATIENCE: u32 = 3;
 
+/// How soon to look again for an announced block that was not there yet. Nodes of one provider are
+/// some tens of milliseconds apart.
+const EXPECTANT: Duration = Duration::from_millis(50);
+
 /// What keeps failing is spoken of this often.
 const WARNING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -125,6 +129,7 @@ pub async fn follow(
         fetcher: Fetcher { pool, trust: config.trust },
         metrics: metrics.of_chain(journal.chain().as_str()),
         fetch_blocks: Arc::new(AtomicUsize::new(FIRST_FETCH_BLOCKS.min(config.batch_blocks_max))),
+        patience: config.poll_interval,
         backoff: Backoff::new(config.retry_min, config.retry_max),
         warnings: Throttle::new(WARNING_INTERVAL),
         head: None,
@@ -157,6 +162,8 @@ struct Follower {
     head: Option<Head>,
     /// Blocks in the next fetch of a gap.
     fetch_blocks: Arc<AtomicUsize>,
+    /// How long to wait for an announcement before looking all the same.
+    patience: Duration,
     backoff: Backoff,
     warnings: Throttle,
 }
@@ -203,7 +210,7 @@ impl Follower {
         let mut heads = self.fetcher.pool.heads();
         loop {
             match self.round().await {
-                Ok(Round::Moved) => (),
+                Ok(Round::Moved) => self.patience = self.config.poll_interval,
                 Ok(Round::UpToDate) => {
                     self.backoff.reset();
                     self.report(ChainState::Following);
@@ -456,9 +463,10 @@ impl Follower {
     }
 
     /// Waits until there may be a new head.
-    async fn next_head(&self, heads: &mut Heads) {
-        let poll = tokio::time::timeout(self.config.poll_interval, heads.announced());
-        self.shutdown.run_until_cancelled(poll).await;
+    async fn next_head(&mut self, heads: &mut Heads) {
+        let announced = tokio::time::timeout(self.patience, heads.announced());
+        let Some(announced) = self.shutdown.run_until_cancelled(announced).await else { return };
+        self.patience = patience(self.patience, announced.is_ok(), self.config.poll_interval);
     }
 
     /// Keeps what went wrong, and says how long to wait.
@@ -567,6 +575,15 @@ fn next_size(size: usize, json_bytes: usize, blocks: usize, blocks_max: usize) -
     (FETCH_BYTES_AIM / block_bytes.max(1)).min(2 * size).clamp(1, blocks_max)
 }
 
+/// How long to wait for the next announcement.
+///
+/// The node that announces a block need not be the one that is asked for it, and the other may have
+/// it a moment later: so after an announcement we look again soon, then less and less often.
+fn patience(before: Duration, announced: bool, poll_interval: Duration) -> Duration {
+    let next = if announced { EXPECTANT } else { before.saturating_mul(2) };
+    next.min(poll_interval)
+}
+
 /// Whether an endpoint that gives such answers is to be passed over for a while.
 ///
 /// Data that does not hold up speaks against it at once. What it lacks, or refuses to talk about,
@@ -581,6 +598,20 @@ fn is_to_blame(answer: &BadAnswer, failures: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_announced_block_that_is_not_there_yet_is_looked_for_soon_and_then_less_often() {
+        let poll = Duration::from_secs(2);
+        let mut wait = patience(poll, true, poll);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            waits.push(wait.as_millis());
+            wait = patience(wait, false, poll);
+        }
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000]);
+        let impatient = Duration::from_millis(20);
+        assert_eq!(patience(impatient, true, impatient), impatient);
+    }
 
     #[test]
     fn fetches_aim_at_their_size_and_grow_at_most_twofold() {

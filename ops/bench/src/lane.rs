@@ -28,7 +28,7 @@ pub fn measure(report: &mut Report, journal: &Synthetic) -> anyhow::Result<()> {
             journal.blocks, journal.logs
         ),
     );
-    let runs = report.runs.min(3);
+    let runs = report.runs;
     let scan = decode(&synthetic::open(journal.path())?.1, runs)?;
 
     let steps = Cell::new(0);

@@ -90,7 +90,7 @@ fn conditions(runs: usize) -> String {
         date = output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         commit = output("git", &["rev-parse", "--short", "HEAD"]),
         model = field(&read("/proc/cpuinfo"), "model name"),
-        kernel = read("/proc/sys/kernel/osrelease").trim(),
+        kernel = read("/proc/sys/kernel/osrelease").trim().split('-').next().unwrap_or("unknown"),
         rustc = output("rustc", &["--version"]),
     )
 }
