@@ -66,6 +66,8 @@ pub enum Stop {
         block: BlockRef,
         /// How it fails.
         source: ModuleFailure,
+        /// What it said before.
+        lines: Vec<LogLine>,
     },
     /// Something outside gave no answer. Trying again may help.
     #[error("record {offset} has to wait")]
@@ -273,7 +275,8 @@ impl Advance<'_> {
             Ok(()) => (),
             Err(ApplyError::Storage(error)) => return Err(error.into()),
             Err(ApplyError::Size(error)) => {
-                return Err(Stop::Module { offset, block: block.this, source: error.into() });
+                let (block, source) = (block.this, error.into());
+                return Err(Stop::Module { offset, block, source, lines: Vec::new() });
             }
         }
         *self.newest = Some((block.this, block.timestamp));
@@ -292,8 +295,8 @@ impl Advance<'_> {
         let handled = match self.module.handle(&Input::Block(input), &mut state, reads) {
             Ok(handled) => handled,
             Err(Failure::World(source)) => return Err(Stop::World { offset, source }),
-            Err(Failure::Module(fault)) => {
-                return Err(Stop::Module { offset, block, source: fault.into() });
+            Err(Failure::Module { fault, log_lines: lines }) => {
+                return Err(Stop::Module { offset, block, source: fault.into(), lines });
             }
         };
         let advanced = &mut self.advanced;

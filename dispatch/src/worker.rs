@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt;
-use shepherd_host::LogLevel;
+use shepherd_host::{LogLevel, LogLine};
 use shepherd_log::{Journal, LaneId, Offset, StorageError, Tail};
 use shepherd_rpc::in_words;
 use tokio::{
@@ -91,7 +91,8 @@ impl Worker {
                         () = until_abandoned(journal, offset, &mut tail) => (),
                     }
                 }
-                Outcome::Failed(Stop::Module { offset, block, source }) => {
+                Outcome::Failed(Stop::Module { offset, block, source, lines }) => {
+                    self.tell(lines.iter().map(|line| (&offset, line)));
                     let fault = in_words(&source);
                     self.metrics.faulted(&self.id, source.kind());
                     self.status.send_modify(|status| status.faults += 1);
@@ -160,15 +161,7 @@ impl Worker {
 
     fn advanced(&self, advanced: Advanced, took: Duration, tail: &watch::Receiver<Tail>) {
         self.metrics.advanced(&self.id, &advanced, took);
-        for (offset, line) in &advanced.lines {
-            let (lane, message) = (&self.id, line.message.as_str());
-            match line.level {
-                LogLevel::Debug => debug!(target: "shepherd::module", %lane, %offset, "{message}"),
-                LogLevel::Info => info!(target: "shepherd::module", %lane, %offset, "{message}"),
-                LogLevel::Warn => warn!(target: "shepherd::module", %lane, %offset, "{message}"),
-                LogLevel::Error => error!(target: "shepherd::module", %lane, %offset, "{message}"),
-            }
-        }
+        self.tell(advanced.lines.iter().map(|(offset, line)| (offset, line)));
         if advanced.lines_dropped > 0 {
             warn!(lane = %self.id, dropped = advanced.lines_dropped, "module lines were dropped");
         }
@@ -180,6 +173,19 @@ impl Worker {
         let state = if behind <= LIVE_RECORDS { LaneState::Running } else { LaneState::CatchingUp };
         self.status.send_modify(|status| status.cursor = advanced.cursor);
         self.enter(state, tail);
+    }
+
+    /// Passes on what the module said.
+    fn tell<'l>(&self, lines: impl Iterator<Item = (&'l Offset, &'l LogLine)>) {
+        for (offset, line) in lines {
+            let (lane, message) = (&self.id, line.message.as_str());
+            match line.level {
+                LogLevel::Debug => debug!(target: "shepherd::module", %lane, %offset, "{message}"),
+                LogLevel::Info => info!(target: "shepherd::module", %lane, %offset, "{message}"),
+                LogLevel::Warn => warn!(target: "shepherd::module", %lane, %offset, "{message}"),
+                LogLevel::Error => error!(target: "shepherd::module", %lane, %offset, "{message}"),
+            }
+        }
     }
 
     fn enter(&self, state: LaneState, tail: &watch::Receiver<Tail>) {

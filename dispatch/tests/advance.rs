@@ -130,7 +130,7 @@ fn a_record_that_fails_ends_the_step_before_it() {
     for _ in 0..2 {
         let stop = runner.advance(1000, &mut answers, &|| false).unwrap_err();
         assert!(
-            matches!(&stop, Stop::Module { offset, block, source: ModuleFailure::Fault(Fault::Panicked(text)) }
+            matches!(&stop, Stop::Module { offset, block, source: ModuleFailure::Fault(Fault::Panicked(text)), .. }
                 if *offset == Offset::new(7) && block.number == 7 && text.contains("on request")),
             "{stop:?}"
         );

@@ -127,8 +127,14 @@ impl BoundModule {
         let mut call = self.start()?;
         call.configure(&self.0.config)?;
         call.store.data_mut().record = Some(context);
-        call.handle(block)?;
-        Ok(call.finish())
+        match call.handle(block) {
+            Ok(()) => Ok(call.finish()),
+            Err(Failure::Module { fault, .. }) => {
+                let log_lines = call.store.into_data().lines.kept;
+                Err(Failure::Module { fault, log_lines })
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn configure(&self) -> Result<(), Failure> {

@@ -2,17 +2,28 @@
 
 use std::{error::Error, time::Duration};
 
-use crate::{limits, tape::TapeError};
+use crate::{limits, lines::LogLine, tape::TapeError};
 
 /// A record that was not handled. Nothing of the attempt is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The module's: the same input fails again, so the lane halts.
-    #[error(transparent)]
-    Module(#[from] Fault),
+    #[error("{fault}")]
+    Module {
+        /// What it did.
+        fault: Fault,
+        /// What it said before.
+        log_lines: Vec<LogLine>,
+    },
     /// The world's: the step is dropped and tried again, and the module never learns.
     #[error(transparent)]
     World(#[from] World),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Failure {
+        Failure::Module { fault, log_lines: Vec::new() }
+    }
 }
 
 /// What a module did wrong. The same module and input do it again.

@@ -8,7 +8,7 @@ use std::{
 use shepherd_log::row_bytes;
 
 use crate::{
-    fault::{Failure, OutputTooLarge, World},
+    fault::{Failure, Fault, OutputTooLarge, World},
     limits::{KEY_BYTES_MAX, LIST_BYTES_MAX, LIST_ENTRIES_MAX, VALUE_BYTES_MAX, WRITES_BYTES_MAX},
 };
 
@@ -199,7 +199,7 @@ fn check_key(key: &[u8]) -> Result<(), OutputTooLarge> {
 
 impl From<OutputTooLarge> for Failure {
     fn from(output: OutputTooLarge) -> Failure {
-        Failure::Module(output.into())
+        Fault::from(output).into()
     }
 }
 

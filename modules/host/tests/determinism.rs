@@ -34,7 +34,10 @@ fn fuel_runs_out_at_the_same_place() {
             chain(block, requests)
         };
         let failure = module.handle(&block(1), &mut State::new(), &mut counting).unwrap_err();
-        assert!(matches!(failure, Failure::Module(Fault::OutOfFuel { .. })), "{failure}");
+        assert!(
+            matches!(failure, Failure::Module { fault: Fault::OutOfFuel { .. }, .. }),
+            "{failure}"
+        );
         reads
     };
     let first = reads_before_the_end();

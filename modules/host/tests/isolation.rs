@@ -8,7 +8,8 @@ use std::{
 };
 
 use shepherd_host::{
-    BindError, Engine, EngineOptions, Failure, Fault, LogLevel, OutputTooLarge, World, limits,
+    BindError, Engine, EngineOptions, Failure, Fault, LogLevel, LogLine, OutputTooLarge, World,
+    limits,
 };
 use support::{State, advance, block, chain, engine, hostile, try_hostile};
 
@@ -20,7 +21,9 @@ fn fault(behaviour: &str) -> Fault {
     let before = state.clone();
     let failure = advance(&module, &block(2), &mut state, &mut chain).unwrap_err();
     assert_eq!(state, before, "a failed record leaves nothing behind");
-    let Failure::Module(fault) = failure else { panic!("{behaviour} is the module's: {failure}") };
+    let Failure::Module { fault, .. } = failure else {
+        panic!("{behaviour} is the module's: {failure}")
+    };
     fault
 }
 
@@ -74,7 +77,9 @@ fn answers_of_a_record_are_bounded_together() {
     let code = alloy_primitives::Bytes::from(vec![0; 1 << 20]);
     let mut chain = |_, _: &[_]| Ok(vec![shepherd_host::ReadAnswer::Code(code.clone())]);
     let failure = module.handle(&block(1), &mut State::new(), &mut chain).unwrap_err();
-    let Failure::Module(Fault::OutputTooLarge(OutputTooLarge::Answers { bytes })) = failure else {
+    let Failure::Module { fault: Fault::OutputTooLarge(OutputTooLarge::Answers { bytes }), .. } =
+        failure
+    else {
         panic!("not too many answers: {failure}")
     };
     assert!(bytes > limits::TAPE_BYTES_MAX);
@@ -104,9 +109,19 @@ fn a_flood_of_lines_is_cut_counted_and_cannot_touch_a_terminal() {
 }
 
 #[test]
+fn what_a_module_said_before_it_failed_is_told() {
+    let module = hostile(&engine(), "last-words");
+    let failure = module.handle(&block(1), &mut State::new(), &mut chain).unwrap_err();
+    let Failure::Module { fault, log_lines } = failure else { panic!("{failure}") };
+    assert!(matches!(fault, Fault::Panicked(_)), "{fault}");
+    let message = "about to fail at the block of time 1700000012".to_owned();
+    assert_eq!(log_lines, [LogLine { level: LogLevel::Warn, message }]);
+}
+
+#[test]
 fn a_refused_configuration_is_told_when_the_module_is_bound() {
     let refused = |behaviour: &str| match try_hostile(&engine(), behaviour, 0) {
-        Err(BindError::Configure { source: Failure::Module(fault), .. }) => fault,
+        Err(BindError::Configure { source: Failure::Module { fault, .. }, .. }) => fault,
         other => panic!("{behaviour}: {other:?}"),
     };
     let reason = "refused on request".to_owned();
