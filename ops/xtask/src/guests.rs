@@ -18,6 +18,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use wit_component::ComponentEncoder;
 
+use crate::shell;
+
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Every module in the tree: its name, its package, and its library's file name.
@@ -106,9 +108,7 @@ impl Toolchain {
 
     /// The build of all modules.
     fn cargo(&self, root: &Path, target_dir: &Path) -> anyhow::Result<Command> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.current_dir(root);
+        let mut command = shell::cargo(root);
         // Whoever runs us may have set these for another compiler or another target.
         for variable in [
             "RUSTC_WRAPPER",

@@ -30,6 +30,18 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).env("CARGO_TARGET_DIR", root.join("target"));
+    // What cargo told us about ourselves is not about what it builds next: build scripts that
+    // look at it would run again each time, and with them everything that depends on them.
+    for (name, _) in env::vars_os() {
+        let of_this_package = |name: &str| {
+            ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        };
+        if name.to_str().is_some_and(of_this_package) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
