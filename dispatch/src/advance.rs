@@ -291,8 +291,13 @@ impl Advance<'_> {
     ) -> Result<Applied, Stop> {
         let block = input.this;
         let logs = input.logs.len() as u64;
-        let mut state = StepState(&mut self.step);
-        let handled = match self.module.handle(&Input::Block(input), &mut state, reads) {
+        let mut state = StepState { step: &mut self.step, damage: None };
+        let handled = self.module.handle(&Input::Block(input), &mut state, reads);
+        // Not a failure that waiting could mend, whatever the host made of it.
+        if let Some(damage) = state.damage {
+            return Err(damage.into());
+        }
+        let handled = match handled {
             Ok(handled) => handled,
             Err(Failure::World(source)) => return Err(Stop::World { offset, source }),
             Err(Failure::Module { fault, log_lines: lines }) => {
@@ -367,11 +372,26 @@ impl Topics {
 }
 
 /// A step's state, as the host reads it.
-struct StepState<'a, 's>(&'a mut Step<'s>);
+struct StepState<'a, 's> {
+    step: &'a mut Step<'s>,
+    /// Why the state could not be read, when it could not.
+    damage: Option<StorageError>,
+}
+
+impl StepState<'_, '_> {
+    fn keep_damage<T>(&mut self, read: Result<T, StorageError>) -> Result<T, World> {
+        read.map_err(|damage| {
+            let world = World::state(damage.to_string());
+            self.damage = Some(damage);
+            world
+        })
+    }
+}
 
 impl StateView for StepState<'_, '_> {
     fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, World> {
-        self.0.get(key).map_err(World::state)
+        let read = self.step.get(key);
+        self.keep_damage(read)
     }
 
     fn list(
@@ -380,6 +400,7 @@ impl StateView for StepState<'_, '_> {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, World> {
-        self.0.list(prefix, after, limit).map_err(World::state)
+        let read = self.step.list(prefix, after, limit);
+        self.keep_damage(read)
     }
 }

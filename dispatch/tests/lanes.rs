@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{append_all, hostile, journal, store, straight, token_ledger};
 use shepherd_dispatch::{
-    Config, Dispatcher, LaneSpec, LaneState, LaneStatus, LaneStatuses, Metrics,
+    Config, DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus, LaneStatuses, Metrics,
 };
 use shepherd_host::BoundModule;
 use shepherd_log::{LaneId, Offset};
@@ -105,6 +105,47 @@ async fn a_lane_whose_endpoint_is_down_waits_and_is_not_halted() {
     let LaneState::Waiting { reason } = &stuck.state else { panic!("{stuck:?}") };
     assert!(reason.contains("no endpoint answers"), "{reason}");
     assert_eq!(stuck.faults, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_data_that_is_damaged_ends_all_lanes_instead_of_being_waited_out() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = store(dir.path());
+        append_all(&journal(&store), &straight(10));
+        common::catch_up(&mut common::runner(&store, &token_ledger()), || 10).unwrap();
+    }
+    damage_every_value(dir.path());
+
+    let store = store(dir.path());
+    let journal = journal(&store);
+    let shutdown = CancellationToken::new();
+    let specs = [token_ledger(), hostile("behave", 0)];
+    let specs = specs.map(|module| LaneSpec { module, pool: no_endpoint() }).into_iter().collect();
+    let metrics = Metrics::unregistered();
+    let dispatcher = Dispatcher::start(&store, specs, impatient(), &metrics, &shutdown).unwrap();
+    append_all(&journal, &straight(20)[10..]);
+    let ended = tokio::time::timeout(PATIENCE, dispatcher.join()).await.expect("it does not wait");
+    assert!(
+        matches!(&ended, Err(DispatchError::Storage { lane, .. }) if lane.module.as_str() == "token-ledger"),
+        "{ended:?}"
+    );
+    let next = store.lane_snapshot(token_ledger().lane()).unwrap().unwrap().cursor().next;
+    assert_eq!(next, Offset::new(10), "nothing was committed on top of it");
+}
+
+/// Changes a byte of every value that modules have stored, below the store.
+fn damage_every_value(dir: &std::path::Path) {
+    let database = fjall::Database::builder(dir.join("store").join("db")).open().unwrap();
+    let state = database.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
+    let entries: Vec<_> = state.iter().map(|entry| entry.into_inner().unwrap()).collect();
+    assert!(!entries.is_empty());
+    for (key, value) in entries {
+        let mut bytes = value.to_vec();
+        bytes[3] ^= 1;
+        state.insert(key, bytes).unwrap();
+    }
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
