@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use rand::RngExt;
 use shepherd_host::{LogLevel, LogLine};
 use shepherd_log::{Journal, LaneId, Offset, StorageError, Tail};
-use shepherd_rpc::in_words;
+use shepherd_rpc::{Backoff, in_words};
 use tokio::{
     sync::watch,
     task::{JoinError, spawn_blocking},
@@ -69,7 +68,8 @@ impl Worker {
                 self.step(runner, reads, records_max).await.map_err(WorkerError::Panicked)?;
             match outcome {
                 Outcome::Advanced(advanced) => {
-                    (weather, faults) = (weather.reset(), faults.reset());
+                    weather.reset();
+                    faults.reset();
                     self.advanced(*advanced, started.elapsed(), &tail);
                 }
                 Outcome::AtTail => {
@@ -87,7 +87,7 @@ impl Worker {
                     let journal = runner.lane().journal();
                     tokio::select! {
                         () = self.shutdown.cancelled() => (),
-                        () = sleep(weather.next()) => (),
+                        () = sleep(weather.next_wait()) => (),
                         () = until_abandoned(journal, offset, &mut tail) => (),
                     }
                 }
@@ -96,7 +96,7 @@ impl Worker {
                     let fault = in_words(&source);
                     self.metrics.faulted(&self.id, source.kind());
                     self.status.send_modify(|status| status.faults += 1);
-                    let failures = faults.count + 1;
+                    let failures = faults.failures() + 1;
                     if failures >= self.config.faults_max {
                         error!(
                             lane = %self.id, %offset, block = block.number, fault, failures,
@@ -107,7 +107,7 @@ impl Worker {
                         self.shutdown.cancelled().await;
                         break;
                     }
-                    let wait = faults.next();
+                    let wait = faults.next_wait();
                     warn!(
                         lane = %self.id, %offset, block = block.number, fault, failures,
                         retry_in = ?wait, "the module failed"
@@ -235,31 +235,5 @@ fn describe(state: &LaneState) -> &'static str {
         LaneState::BackingOff { .. } => "lane backs off",
         LaneState::Halted { .. } => "lane is halted",
         LaneState::Stopped => "lane has stopped",
-    }
-}
-
-/// Doubling waits with jitter.
-struct Backoff {
-    min: Duration,
-    max: Duration,
-    count: u32,
-}
-
-impl Backoff {
-    fn new(min: Duration, max: Duration) -> Backoff {
-        Backoff { min, max, count: 0 }
-    }
-
-    #[must_use]
-    fn reset(self) -> Backoff {
-        Backoff { count: 0, ..self }
-    }
-
-    /// The next wait: between half of and the whole doubled time, so that lanes that failed
-    /// together do not come back together.
-    fn next(&mut self) -> Duration {
-        let doubled = self.min.saturating_mul(1 << self.count.min(20)).min(self.max);
-        self.count += 1;
-        doubled.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 }

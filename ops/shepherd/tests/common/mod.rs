@@ -227,7 +227,7 @@ pub fn module(name: &str) -> (PathBuf, String) {
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{stderr}\nrun `cargo xtask modules` first");
+    assert!(ended.status.success(), "{stderr}\nrun `cargo xtask guests` first");
     let view: Value = serde_json::from_slice(&ended.stdout).unwrap();
     (manifest, view["sha256"].as_str().unwrap().to_owned())
 }
