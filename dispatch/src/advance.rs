@@ -311,7 +311,12 @@ impl Advance<'_> {
         advanced.lines_dropped += handled.log_lines_dropped;
         self.lines_bytes += handled.log_lines.iter().map(|line| line.message.len()).sum::<usize>();
         advanced.lines.extend(handled.log_lines.into_iter().map(|line| (offset, line)));
-        Ok(Applied { writes: handled.writes, tape: handled.tape, fuel: handled.fuel })
+        Ok(Applied {
+            writes: handled.writes,
+            tape: handled.tape,
+            effects: Vec::new(),
+            fuel: handled.fuel,
+        })
     }
 
     /// The time of the block before this one, when the module's subscription depends on it.

@@ -30,6 +30,7 @@ use crate::{
         self, CONTENT_BYTES_MAX, CommitRow, CursorRow, TapeRow, UndoHead, UndoRow, seal, seal_row,
         unseal_row,
     },
+    effect::Effect,
     highwater::Mark,
     journal::{Journal, Records, Tail},
     lane_snapshot::{Entry, LaneSnapshot},
@@ -44,10 +45,17 @@ pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// Longest value of a module.
 pub const STATE_VALUE_BYTES_MAX: usize = CONTENT_BYTES_MAX;
 
-/// What one record may write: the sum of [`row_bytes`] over its writes.
+/// What one record may write: the sum of [`row_bytes`] over its writes, and of the bytes of its
+/// effects with [`ROW_OVERHEAD_BYTES`] each.
 ///
 /// With [`TAPE_BYTES_MAX`] and [`STEP_BYTES_ENOUGH`] this keeps every step within one batch.
 pub const WRITES_BYTES_MAX: usize = 3 << 20;
+
+/// Effects of one record.
+///
+/// What is due at once beyond that is better spread over the next blocks: the orderbook takes a
+/// few hundred orders a second.
+pub const EFFECTS_MAX: usize = 1_000;
 
 /// What the answers to one record's reads may weigh: each its length and [`ROW_OVERHEAD_BYTES`].
 pub const TAPE_BYTES_MAX: usize = 2 << 20;
@@ -184,6 +192,8 @@ pub struct Applied {
     pub writes: Writes,
     /// Answers it was given.
     pub tape: Vec<TapeEntry>,
+    /// What it wants done outside, in this order.
+    pub effects: Vec<Effect>,
     /// Fuel it took.
     pub fuel: u64,
 }

@@ -10,6 +10,7 @@
 mod cache;
 mod checks;
 mod codec;
+mod effect;
 mod highwater;
 mod journal;
 mod lane;
@@ -22,10 +23,13 @@ mod writer;
 
 pub use checks::Finding;
 pub use codec::{BlockView, DecodeError, LogView, Logs, RECORD_BYTES_MAX, RecordView};
+pub use effect::{
+    Deliver, Effect, EffectId, EffectKey, EffectResult, ORDER_UID_BYTES, Outcome, Refusal,
+};
 pub use highwater::HighwaterError;
 pub use journal::{AppendError, Journal, LinkProblem, ReadError, Records, StoredRecord, Tail};
 pub use lane::{
-    Applied, ApplyError, Commit, Cursor, Lane, ROW_OVERHEAD_BYTES, RevertError,
+    Applied, ApplyError, Commit, Cursor, EFFECTS_MAX, Lane, ROW_OVERHEAD_BYTES, RevertError,
     STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, Step, TAPE_BYTES_MAX, TapeEntry, WRITES_BYTES_MAX,
     Writes, row_bytes,
 };

@@ -128,7 +128,7 @@ pub fn run_toy(step: &mut Step<'_>, this: BlockRef, logs: Vec<Log>) -> Applied {
     }
     let request = Digest(keccak256(this.hash).0);
     let answer = TapeEntry { call: 0, request, answer: this.hash.to_vec() };
-    Applied { writes, tape: vec![answer], fuel: 1 + this.number }
+    Applied { writes, tape: vec![answer], effects: Vec::new(), fuel: 1 + this.number }
 }
 
 /// Runs one step over at most `records_max` records.
