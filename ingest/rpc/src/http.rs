@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, Response, StatusCode, header, redirect};
+use reqwest::{Client, Response, StatusCode, header};
 
 use crate::{
     Call, Failure, Options, Redacted,
     failure::in_words,
+    web::{self, Needs, asked_to_wait},
     wire::{self, Reply},
 };
 
@@ -75,40 +76,23 @@ impl Http {
     }
 
     fn failure(&self, error: reqwest::Error) -> Failure {
-        let timed_out = error.is_timeout();
-        let reason = self.url.scrub(&in_words(&error.without_url()));
-        if timed_out {
-            return Failure::TimedOut { reason };
-        }
-        Failure::Unreachable { reason }
+        web::failure(&self.url, error)
     }
 }
 
 fn client(url: &Redacted, options: &Options) -> Result<Client, reqwest::Error> {
-    let mut client = Client::builder()
-        .user_agent(concat!("shepherd/", env!("CARGO_PKG_VERSION")))
-        // A redirect would carry the operator's key to a host that nobody configured.
-        .redirect(redirect::Policy::none())
-        .referer(false)
+    Needs::of(url)
+        .client()
         .connect_timeout(options.connect_timeout)
         .read_timeout(options.read_timeout)
-        .timeout(options.request_timeout);
-    if url.is_loopback() {
-        client = client.no_proxy();
-    }
-    if !url.is_tls() {
-        // Without this a machine that has no certificates could not even speak plain HTTP.
-        client = client.tls_certs_only([]);
-    }
-    client.build()
+        .timeout(options.request_timeout)
+        .build()
 }
 
 /// Whether the status alone says that there will be no answer.
 fn refusal(status: StatusCode, headers: &header::HeaderMap, limit_bytes: u64) -> Option<Failure> {
-    let retry_after = headers
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| retry_after(text, SystemTime::now()));
+    let retry_after =
+        asked_to_wait(headers, SystemTime::now()).map(|wait| wait.min(RETRY_AFTER_MAX));
     match status {
         StatusCode::TOO_MANY_REQUESTS => Some(Failure::RateLimited { retry_after }),
         StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
@@ -123,45 +107,17 @@ fn refusal(status: StatusCode, headers: &header::HeaderMap, limit_bytes: u64) ->
     }
 }
 
-/// Reads `Retry-After`: seconds, or the date to wait for.
-fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    let wait = match text.trim().parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
-            let seconds = u64::try_from(date.timestamp().as_second()).ok()?;
-            let date = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            date.duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_has_a_limit() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
-        check("7", now, Some(7));
-        check(" 0 ", now, Some(0));
-        check("86400", now, Some(300));
-        check("Sun, 06 Nov 1994 08:49:37 GMT", now, Some(7));
-        check("Sun, 06 Nov 1994 08:49:20 GMT", now, Some(0));
-        check("soon", now, None);
-        check("-1", now, None);
-    }
-
-    fn check(text: &str, now: SystemTime, seconds: Option<u64>) {
-        assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
-    }
 
     #[test]
     fn a_status_that_cannot_hold_an_answer_is_a_failure() {
         let none = header::HeaderMap::new();
         let mut later = header::HeaderMap::new();
         later.insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
+        let mut tomorrow = header::HeaderMap::new();
+        tomorrow.insert(header::RETRY_AFTER, header::HeaderValue::from_static("86400"));
         let limited = |seconds: Option<u64>| {
             Some(Failure::RateLimited { retry_after: seconds.map(Duration::from_secs) })
         };
@@ -170,6 +126,7 @@ mod tests {
         assert_eq!(refusal(StatusCode::BAD_REQUEST, &none, 9), None);
         assert_eq!(refusal(StatusCode::TOO_MANY_REQUESTS, &none, 9), limited(None));
         assert_eq!(refusal(StatusCode::TOO_MANY_REQUESTS, &later, 9), limited(Some(2)));
+        assert_eq!(refusal(StatusCode::TOO_MANY_REQUESTS, &tomorrow, 9), limited(Some(300)));
         assert_eq!(refusal(StatusCode::SERVICE_UNAVAILABLE, &later, 9), limited(Some(2)));
         assert_eq!(refusal(StatusCode::SERVICE_UNAVAILABLE, &none, 9), status(503));
         assert_eq!(refusal(StatusCode::BAD_GATEWAY, &none, 9), status(502));

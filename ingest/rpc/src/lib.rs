@@ -1,4 +1,4 @@
-//! Talks JSON-RPC to the endpoints of one chain.
+//! Talks JSON-RPC to the endpoints of one chain, and plain HTTP to whoever else is asked.
 //!
 //! ```text
 //!            ┌─ endpoint ── http ──▶ node
@@ -20,6 +20,7 @@ mod pace;
 mod pool;
 mod read;
 mod redacted;
+mod web;
 mod wire;
 mod ws;
 
@@ -32,4 +33,5 @@ pub use pace::{Backoff, Throttle};
 pub use pool::{Batch, EndpointCheck, EndpointId, Options, Pool};
 pub use read::{CALL_GAS, ChainAnswer, ChainRequest, Meaning, ReadFailed, classify};
 pub use redacted::{InvalidEndpoint, Redacted};
+pub use web::{Web, WebAnswer, WebRequest};
 pub use wire::{Answer, Call, RpcError};

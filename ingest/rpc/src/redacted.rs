@@ -41,8 +41,17 @@ impl Redacted {
         &self.0
     }
 
+    /// The same with more behind its path, segment by segment; a query stays where it was.
+    pub fn below(&self, segments: &[&str]) -> Redacted {
+        let mut url = self.0.clone();
+        let mut path = url.path_segments_mut().expect("http and ws URLs have a path");
+        path.pop_if_empty().extend(segments);
+        drop(path);
+        Redacted(url)
+    }
+
     /// Whether the endpoint speaks WebSocket.
-    pub(crate) fn is_websocket(&self) -> bool {
+    pub fn is_websocket(&self) -> bool {
         matches!(self.0.scheme(), "ws" | "wss")
     }
 
@@ -63,7 +72,7 @@ impl Redacted {
 
     /// Foreign text made safe to show: every part of the URL that may be a key is replaced,
     /// control characters become spaces, and a long text is cut.
-    pub(crate) fn scrub(&self, text: &str) -> String {
+    pub fn scrub(&self, text: &str) -> String {
         let mut clean = text.to_owned();
         for secret in self.secrets() {
             clean = clean.replace(&secret, "***");
@@ -157,6 +166,17 @@ mod tests {
         let scrubbed = url.scrub(&format!("cannot open {text}: key {KEY}\nrefused"));
         assert!(!scrubbed.contains(KEY), "{scrubbed}");
         assert!(scrubbed.ends_with("refused") && !scrubbed.contains('\n'), "{scrubbed}");
+    }
+
+    #[test]
+    fn what_is_below_a_url_keeps_its_query() {
+        let below = |text: &str| {
+            let url: Redacted = text.parse().unwrap();
+            url.below(&["api", "v1", "a/b"]).secret().to_string()
+        };
+        assert_eq!(below("https://a"), "https://a/api/v1/a%2Fb");
+        assert_eq!(below("https://a/sepolia"), "https://a/sepolia/api/v1/a%2Fb");
+        assert_eq!(below("https://a/sepolia/?key=1"), "https://a/sepolia/api/v1/a%2Fb?key=1");
     }
 
     #[test]
