@@ -40,7 +40,7 @@ impl Module for BalanceTracker {
     }
 
     fn handle(&self, host: &mut impl Host, input: &Input) -> Result<(), Error> {
-        let Input::Block(block) = input;
+        let Input::Block(block) = input else { return Ok(()) };
         let requests: Vec<Request> =
             self.0.addresses.iter().copied().map(Request::Balance).collect();
         let answers = host.read(&requests);
@@ -52,7 +52,7 @@ impl Module for BalanceTracker {
             let before = before.as_deref().map(Seen::decode).transpose()?;
             let (seen, warning) = look(before, balance, self.0.threshold_wei);
             if let Some(Warning { from, to }) = warning {
-                let number = block.number;
+                let number = block.header.number;
                 let line = format!("{address}: {from} wei became {to} wei by block {number}");
                 host.log(Level::Warn, &line);
             }

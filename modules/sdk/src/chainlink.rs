@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! requests(feed) ──one batch──▶ latestRoundData, decimals ──▶ Round: price, when
+//!                                                               │
+//!                              remembered, so that it is told once ──▶ Feed: can it be relied on?
 //! ```
 
 use std::time::Duration;
@@ -10,7 +12,7 @@ use alloy_primitives::{Address, Bytes, I256, U256};
 use alloy_sol_types::{SolCall, abi::AbiDecoderConfig};
 
 use crate::{
-    Answer, Decimal, Request,
+    Answer, Decimal, Level, Request,
     abi::{Aggregator, call},
 };
 
@@ -41,6 +43,35 @@ pub enum FeedError {
     /// More decimals than make sense.
     #[error("the feed has {0} decimals")]
     Decimals(u8),
+}
+
+/// Whether a feed can be relied on.
+///
+/// A module remembers it, and so tells once that a feed has stopped, and not at every block.
+///
+/// ```
+/// use std::time::Duration;
+/// use shepherd_sdk::{Level, chainlink::{Feed, FeedError, Round}};
+///
+/// let hour = Duration::from_secs(3_600);
+/// let round = Ok(Round { price: "1850.5".parse()?, updated_at: 1_000 });
+/// let (feed, news) = Feed::Fresh.look(&round, 4_601, hour);
+/// assert_eq!(feed, Feed::Stale);
+/// assert_eq!(news, Some((Level::Warn, "last reported 3601 s ago, at most 3600 s count".to_owned())));
+///
+/// let (feed, news) = feed.look(&round, 4_602, hour);
+/// assert_eq!((feed, news), (Feed::Stale, None));
+/// # Ok::<(), shepherd_sdk::decimal::InvalidDecimal>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Feed {
+    /// It reports. A feed is taken to until it is looked at, so that one which does not is told.
+    #[default]
+    Fresh,
+    /// Its last round is too old to count.
+    Stale,
+    /// It says nothing usable.
+    Broken,
 }
 
 /// What to ask a feed: one batch for [`Round::read`].
@@ -107,6 +138,44 @@ impl Round {
     /// than that, and a little, is a feed that has stopped.
     pub fn is_stale(&self, now: u64, age_max: Duration) -> bool {
         age_max < self.age(now)
+    }
+}
+
+impl Feed {
+    const ALL: [Feed; 3] = [Feed::Fresh, Feed::Stale, Feed::Broken];
+
+    /// What the feed is like now, and a line for the operator when that is news. Whoever writes it
+    /// says in front of it which feed it is.
+    pub fn look(
+        self,
+        round: &Result<Round, FeedError>,
+        now: u64,
+        age_max: Duration,
+    ) -> (Feed, Option<(Level, String)>) {
+        let (feed, line) = match round {
+            Err(error) => (Feed::Broken, (Level::Warn, error.to_string())),
+            Ok(round) if round.is_stale(now, age_max) => {
+                let (age, age_max) = (round.age(now).as_secs(), age_max.as_secs());
+                let line = format!("last reported {age} s ago, at most {age_max} s count");
+                (Feed::Stale, (Level::Warn, line))
+            }
+            Ok(round) => (Feed::Fresh, (Level::Info, format!("reports again: {}", round.price))),
+        };
+        (feed, (feed != self).then_some(line))
+    }
+
+    /// As a byte of a stored value.
+    pub fn to_byte(self) -> u8 {
+        match self {
+            Feed::Fresh => b'f',
+            Feed::Stale => b's',
+            Feed::Broken => b'b',
+        }
+    }
+
+    /// From a byte of a stored value; `None` when [`Feed::to_byte`] did not write it.
+    pub fn from_byte(byte: u8) -> Option<Feed> {
+        Feed::ALL.into_iter().find(|feed| feed.to_byte() == byte)
     }
 }
 
@@ -186,5 +255,33 @@ mod tests {
         assert!(stale(REPORTED + 3_601));
         assert!(!stale(REPORTED - 1));
         assert_eq!(round.age(REPORTED - 1), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_a_feed_is_like_is_told_when_it_changes_and_not_again() {
+        let reported = |age| Ok(Round { price: "1.5".parse().unwrap(), updated_at: REPORTED - age });
+        let check = |before: Feed, round: &Result<Round, FeedError>, after, line: Option<&str>| {
+            let (feed, news) = before.look(round, REPORTED, Duration::from_secs(60));
+            assert_eq!(feed, after);
+            assert_eq!(news.as_ref().map(|(_, line)| line.as_str()), line);
+            let level = if feed == Feed::Fresh { Level::Info } else { Level::Warn };
+            assert!(news.is_none_or(|(of, _)| of == level));
+        };
+        let malformed = FeedError::Malformed.to_string();
+        for before in Feed::ALL {
+            let news = |after: Feed, line| Some(line).filter(|_| before != after);
+            let stale = "last reported 61 s ago, at most 60 s count";
+            check(before, &reported(60), Feed::Fresh, news(Feed::Fresh, "reports again: 1.5"));
+            check(before, &reported(61), Feed::Stale, news(Feed::Stale, stale));
+            check(before, &Err(FeedError::Malformed), Feed::Broken, news(Feed::Broken, &malformed));
+        }
+    }
+
+    #[test]
+    fn what_a_feed_is_like_survives_being_stored() {
+        for feed in Feed::ALL {
+            assert_eq!(Feed::from_byte(feed.to_byte()), Some(feed));
+        }
+        assert_eq!(Feed::from_byte(0), None);
     }
 }

@@ -4,7 +4,16 @@ use std::{panic, sync::OnceLock};
 
 use alloy_primitives::{Address, B256, U256};
 
-use crate::{Answer, Block, Host, Input, Level, Log, Module, Page, Request, Topics, Triggers};
+use crate::{
+    Answer, Block, Deliver, EffectKey, EffectResult, Header, Host, Input, Level, Log, Module,
+    OrderbookAnswer, OrderbookRequest, Outcome, OutcomeInput, Page, Refusal, Request, Response,
+    RevertInput, Topics, Triggers, Webhook,
+    cow::{
+        order::{BuyTokenDestination, Kind, Order, SellTokenSource},
+        posting::{Posting, Signing},
+        uid::Uid,
+    },
+};
 
 /// `shepherd.wit` as Rust types, generated.
 #[allow(missing_docs, reason = "the documentation is in the WIT file")]
@@ -18,7 +27,7 @@ pub mod bindings {
 }
 
 use bindings::shepherd::module::{
-    chain, clock, logging, panic as last_words, random, state, types,
+    chain, clock, effects, http, logging, orderbook, panic as last_words, random, state, types,
 };
 
 /// Reads the configuration and makes the module.
@@ -63,6 +72,28 @@ impl Host for Imports {
         chain::read(&requests).into_iter().map(Answer::from).collect()
     }
 
+    fn chain_id(&mut self) -> u64 {
+        chain::id()
+    }
+
+    fn place_order(&mut self, posting: &Posting) -> Uid {
+        uid(&effects::place_order(&posting.into()))
+    }
+
+    fn webhook(&mut self, webhook: &Webhook) -> String {
+        effects::webhook(&webhook.into())
+    }
+
+    fn read_orderbook(&mut self, requests: &[OrderbookRequest]) -> Vec<OrderbookAnswer> {
+        let requests: Vec<_> = requests.iter().map(orderbook::Request::from).collect();
+        orderbook::read(&requests).into_iter().map(OrderbookAnswer::from).collect()
+    }
+
+    fn http_get(&mut self, url: &str) -> Response {
+        let response = http::get(url);
+        Response { status: response.status, body: response.body }
+    }
+
     fn log(&mut self, level: Level, message: &str) {
         let level = match level {
             Level::Debug => logging::Level::Debug,
@@ -84,19 +115,60 @@ impl Host for Imports {
 
 impl From<bindings::Input> for Input {
     fn from(input: bindings::Input) -> Input {
-        let bindings::Input::Block(block) = input;
-        Input::Block(Block {
-            number: block.header.number,
-            hash: hash(block.header.hash),
-            parent_hash: hash(block.header.parent_hash),
-            timestamp: block.header.timestamp,
-            triggers: Triggers {
-                logs: block.triggers.logs,
-                block: block.triggers.block,
-                tick: block.triggers.tick,
-            },
-            logs: block.logs.into_iter().map(Log::from).collect(),
-        })
+        match input {
+            bindings::Input::Block(block) => Input::Block(Block {
+                header: block.header.into(),
+                triggers: Triggers {
+                    logs: block.triggers.logs,
+                    block: block.triggers.block,
+                    tick: block.triggers.tick,
+                },
+                logs: block.logs.into_iter().map(Log::from).collect(),
+            }),
+            bindings::Input::Outcome(told) => Input::Outcome(OutcomeInput {
+                header: told.header.into(),
+                outcome: told.outcome.into(),
+            }),
+            bindings::Input::Revert(told) => Input::Revert(RevertInput {
+                header: told.header.into(),
+                outcomes: told.outcomes.into_iter().map(Outcome::from).collect(),
+            }),
+        }
+    }
+}
+
+impl From<types::BlockHeader> for Header {
+    fn from(header: types::BlockHeader) -> Header {
+        Header {
+            number: header.number,
+            hash: hash(header.hash),
+            parent_hash: hash(header.parent_hash),
+            timestamp: header.timestamp,
+        }
+    }
+}
+
+impl From<types::Outcome> for Outcome {
+    fn from(outcome: types::Outcome) -> Outcome {
+        let key = match outcome.key {
+            types::EffectKey::Order(bytes) => EffectKey::Order(uid(&bytes)),
+            types::EffectKey::Webhook(key) => EffectKey::Webhook(key),
+        };
+        let result = match outcome.result {
+            types::EffectResult::Accepted => EffectResult::Accepted,
+            types::EffectResult::AlreadyThere => EffectResult::AlreadyThere,
+            types::EffectResult::Refused(refusal) => EffectResult::Refused(Refusal {
+                status: refusal.status,
+                error_type: refusal.error_type,
+                description: refusal.description,
+                body: refusal.body,
+                retry_after: refusal.retry_after,
+            }),
+            types::EffectResult::Expired => EffectResult::Expired,
+            types::EffectResult::Cancelled(reason) => EffectResult::Cancelled(reason),
+            types::EffectResult::DryRun => EffectResult::DryRun,
+        };
+        Outcome { key, result, abandoned: outcome.abandoned }
     }
 }
 
@@ -141,6 +213,95 @@ impl From<chain::Answer> for Answer {
             chain::Answer::Storage(value) => Answer::Storage(hash(value)),
         }
     }
+}
+
+impl From<&OrderbookRequest> for orderbook::Request {
+    fn from(request: &OrderbookRequest) -> orderbook::Request {
+        match request {
+            OrderbookRequest::Order(uid) => orderbook::Request::Order(uid.to_bytes().to_vec()),
+            OrderbookRequest::AppData(hash) => orderbook::Request::AppData(words(hash)),
+        }
+    }
+}
+
+impl From<orderbook::Answer> for OrderbookAnswer {
+    fn from(answer: orderbook::Answer) -> OrderbookAnswer {
+        match answer {
+            orderbook::Answer::Order(order) => OrderbookAnswer::Order(order),
+            orderbook::Answer::AppData(document) => OrderbookAnswer::AppData(document),
+        }
+    }
+}
+
+impl From<&Posting> for effects::OrderPosting {
+    fn from(posting: &Posting) -> effects::OrderPosting {
+        effects::OrderPosting {
+            order: posting.order().into(),
+            owner: address_words(&posting.owner),
+            signing: match &posting.signing {
+                Signing::Eip1271(bytes) => effects::Signing::Eip1271(bytes.to_vec()),
+                Signing::PreSign => effects::Signing::PreSign,
+            },
+            app_data_document: posting.document().map(str::to_owned),
+            quote_id: posting.quote_id,
+            deliver: posting.deliver.map(effects::Deliver::from),
+        }
+    }
+}
+
+impl From<&Order> for effects::Order {
+    fn from(order: &Order) -> effects::Order {
+        effects::Order {
+            sell_token: address_words(&order.sell_token),
+            buy_token: address_words(&order.buy_token),
+            receiver: address_words(&order.receiver),
+            sell_amount: words(&order.sell_amount.into()),
+            buy_amount: words(&order.buy_amount.into()),
+            valid_to: order.valid_to,
+            app_data: words(&order.app_data),
+            fee_amount: words(&order.fee_amount.into()),
+            kind: match order.kind {
+                Kind::Sell => effects::OrderKind::Sell,
+                Kind::Buy => effects::OrderKind::Buy,
+            },
+            partially_fillable: order.partially_fillable,
+            sell_token_source: match order.sell_token_source {
+                SellTokenSource::Erc20 => effects::SellTokenSource::Erc20,
+                SellTokenSource::External => effects::SellTokenSource::External,
+                SellTokenSource::Internal => effects::SellTokenSource::Internal,
+            },
+            buy_token_destination: match order.buy_token_destination {
+                BuyTokenDestination::Erc20 => effects::BuyTokenDestination::Erc20,
+                BuyTokenDestination::Internal => effects::BuyTokenDestination::Internal,
+            },
+        }
+    }
+}
+
+impl From<&Webhook> for effects::WebhookPosting {
+    fn from(webhook: &Webhook) -> effects::WebhookPosting {
+        effects::WebhookPosting {
+            destination: webhook.destination.clone(),
+            key: webhook.key.clone(),
+            body: webhook.body.clone(),
+            deliver: webhook.deliver.map(effects::Deliver::from),
+            expires: webhook.expires,
+        }
+    }
+}
+
+impl From<Deliver> for effects::Deliver {
+    fn from(deliver: Deliver) -> effects::Deliver {
+        match deliver {
+            Deliver::Instant => effects::Deliver::Instant,
+            Deliver::Confirmations(blocks) => effects::Deliver::Confirmations(blocks),
+            Deliver::Finalized => effects::Deliver::Finalized,
+        }
+    }
+}
+
+fn uid(bytes: &[u8]) -> Uid {
+    Uid::try_from(bytes).expect("the host names an order by 56 bytes")
 }
 
 fn hash(words: types::Hash) -> B256 {

@@ -2,10 +2,16 @@
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 
+use crate::{
+    Webhook,
+    cow::{posting::Posting, uid::Uid},
+};
+
 /// Everything outside the module.
 ///
-/// A module imports exactly the interfaces whose methods it calls, and its manifest must grant
-/// them: `state`, `chain`, `logging`, `clock`, `random`.
+/// A module imports exactly the functions whose methods it calls, and its manifest must grant
+/// their capabilities: `state`, `chain`, `logging`, `clock`, `random`, `effects.place-order`,
+/// `effects.webhook`, `orderbook`, `http`.
 pub trait Host {
     /// `state`: the value of a key.
     fn get(&mut self, key: &[u8]) -> Option<Vec<u8>>;
@@ -25,6 +31,30 @@ pub trait Host {
     ///
     /// Put everything you need into one call: it costs one round trip.
     fn read(&mut self, requests: &[Request]) -> Vec<Answer>;
+
+    /// `chain`: the chain's id (EIP-155).
+    fn chain_id(&mut self) -> u64;
+
+    /// `effects.place-order`: places an order, and says how it is known everywhere.
+    ///
+    /// It is sent once this record is durable, at least once and until its `valid_to`; what came
+    /// of it arrives as an [`Outcome`](crate::Outcome). An order that is at the orderbook already
+    /// is answered without being sent.
+    fn place_order(&mut self, posting: &Posting) -> Uid;
+
+    /// `effects.webhook`: calls a webhook, and says under which key.
+    fn webhook(&mut self, webhook: &Webhook) -> String;
+
+    /// `orderbook`: one answer for each request, of its kind; at most 1000 at a time.
+    ///
+    /// These answers are of the moment and not of the block. A replay gets the same.
+    fn read_orderbook(&mut self, requests: &[OrderbookRequest]) -> Vec<OrderbookAnswer>;
+
+    /// `http`: gets a document. The URL is `https`, of a host that the manifest lists.
+    ///
+    /// Any status is an answer, a redirect too; only a server that does not answer, or answers 429
+    /// or 5xx, is asked again by the host.
+    fn http_get(&mut self, url: &str) -> Response;
 
     /// `logging`: a line for the operator.
     fn log(&mut self, level: Level, message: &str);
@@ -82,6 +112,33 @@ pub enum Answer {
     Code(Bytes),
     /// The value of a slot.
     Storage(B256),
+}
+
+/// A question to the orderbook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OrderbookRequest {
+    /// `GET /api/v1/orders/{uid}`.
+    Order(Uid),
+    /// `GET /api/v1/app_data/{hash}`.
+    AppData(B256),
+}
+
+/// The orderbook's answer. `None`: it does not know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderbookAnswer {
+    /// The order as the orderbook tells it, in JSON; at most 64 KiB.
+    Order(Option<String>),
+    /// The document itself.
+    AppData(Option<String>),
+}
+
+/// What a server answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, at most 1 MiB.
+    pub body: Vec<u8>,
 }
 
 /// How much a line matters.

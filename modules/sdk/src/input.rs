@@ -1,19 +1,38 @@
 //! What a module is called for.
+//!
+//! Each input says where the chain is: reads are answered at the block of its header.
 
 use std::ops::Deref;
 
 use alloy_primitives::{Address, B256};
+
+use crate::Outcome;
 
 /// What a module is called for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A block with the logs that match the manifest.
     Block(Block),
+    /// What came of an effect.
+    Outcome(OutcomeInput),
+    /// A reorg took back blocks whose effects are real already.
+    Revert(RevertInput),
 }
 
-/// A block, once, with those of its logs that match the manifest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Block {
+impl Input {
+    /// Where the chain is.
+    pub fn header(&self) -> &Header {
+        match self {
+            Input::Block(block) => &block.header,
+            Input::Outcome(outcome) => &outcome.header,
+            Input::Revert(revert) => &revert.header,
+        }
+    }
+}
+
+/// Which block it is, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
     /// Height in the chain.
     pub number: u64,
     /// Hash of the header.
@@ -22,6 +41,33 @@ pub struct Block {
     pub parent_hash: B256,
     /// The block's own time, in seconds since 1970.
     pub timestamp: u64,
+}
+
+/// What came of an effect, told at the newest block there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutcomeInput {
+    /// Where the chain is.
+    pub header: Header,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Blocks were taken back, and with them what the state said about effects that are real.
+///
+/// A lane is called with this only when there is something to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevertInput {
+    /// The last block both branches share. The state is as it was there.
+    pub header: Header,
+    /// Effects of the blocks that were taken back.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// A block, once, with those of its logs that match the manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Which block it is, and when.
+    pub header: Header,
     /// Why the module is called.
     pub triggers: Triggers,
     /// The logs that match, in log order.

@@ -14,7 +14,7 @@
 //!     }
 //!
 //!     fn handle(&self, host: &mut impl Host, input: &Input) -> Result<(), Error> {
-//!         let Input::Block(block) = input;
+//!         let Input::Block(block) = input else { return Ok(()) };
 //!         let count = match host.get(b"count") {
 //!             Some(bytes) => u64::from_be_bytes(
 //!                 bytes.try_into().map_err(|_| Error::new("the count is not eight bytes"))?,
@@ -38,6 +38,9 @@
 //!
 //! Every record runs in a fresh instance: whatever has to last goes into the state.
 //!
+//! What a module wants done outside it asks the [`Host`] for: [`Host::place_order`],
+//! [`Host::webhook`]. What came of it arrives as an input of its own ([`effect`]).
+//!
 //! What many modules need is here, as functions of their arguments; a module that does not use
 //! them is not larger for it:
 //!
@@ -52,6 +55,7 @@ pub mod cow;
 pub mod crossing;
 pub mod decimal;
 pub mod due;
+pub mod effect;
 mod error;
 #[cfg(target_arch = "wasm32")]
 pub mod guest;
@@ -65,9 +69,11 @@ pub use alloy_primitives::{self, Address, B256, Bytes, I256, U256, address, b256
 pub use alloy_sol_types;
 pub use config::NoConfig;
 pub use decimal::Decimal;
+pub use effect::{Deliver, EffectKey, EffectResult, Outcome, Refusal, Webhook};
 pub use error::Error;
-pub use host::{Answer, Host, Level, Page, Request};
-pub use input::{Block, Input, Log, Topics, Triggers};
+pub use host::{Answer, Host, Level, OrderbookAnswer, OrderbookRequest, Page, Request, Response};
+pub use input::{Block, Header, Input, Log, OutcomeInput, RevertInput, Topics, Triggers};
+pub use serde_json;
 pub use when::{Moment, When};
 
 use serde::de::DeserializeOwned;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Block;
+use crate::{Block, Header, Input};
 
 /// Where the chain is: the block being handled, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +53,21 @@ impl Moment {
     }
 }
 
+impl From<&Header> for Moment {
+    fn from(header: &Header) -> Moment {
+        Moment { block: header.number, time: header.timestamp }
+    }
+}
+
 impl From<&Block> for Moment {
     fn from(block: &Block) -> Moment {
-        Moment { block: block.number, time: block.timestamp }
+        Moment::from(&block.header)
+    }
+}
+
+impl From<&Input> for Moment {
+    fn from(input: &Input) -> Moment {
+        Moment::from(input.header())
     }
 }
 

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shepherd_sdk::{
-    Answer, Host, Level, Moment, Page, Request, When, due::Due, testing::MemoryHost,
+    Answer, Host, Level, Moment, OrderbookAnswer, OrderbookRequest, Page, Request, Response,
+    Webhook, When,
+    cow::{posting::Posting, uid::Uid},
+    due::Due,
+    testing::MemoryHost,
 };
 
 const DUE: Due = Due::under(b"due/");
@@ -117,6 +121,26 @@ impl Host for Counting {
 
     fn read(&mut self, requests: &[Request]) -> Vec<Answer> {
         self.host.read(requests)
+    }
+
+    fn chain_id(&mut self) -> u64 {
+        self.host.chain_id()
+    }
+
+    fn place_order(&mut self, posting: &Posting) -> Uid {
+        self.host.place_order(posting)
+    }
+
+    fn webhook(&mut self, webhook: &Webhook) -> String {
+        self.host.webhook(webhook)
+    }
+
+    fn read_orderbook(&mut self, requests: &[OrderbookRequest]) -> Vec<OrderbookAnswer> {
+        self.host.read_orderbook(requests)
+    }
+
+    fn http_get(&mut self, url: &str) -> Response {
+        self.host.http_get(url)
     }
 
     fn log(&mut self, level: Level, message: &str) {

@@ -31,7 +31,7 @@ impl Module for TokenLedger {
     }
 
     fn handle(&self, host: &mut impl Host, input: &Input) -> Result<(), Error> {
-        let Input::Block(block) = input;
+        let Input::Block(block) = input else { return Ok(()) };
         // Each key is read and written once per block, however often it changes in it. The map
         // also puts the writes in an order that does not depend on anything else.
         let mut changes = BTreeMap::new();

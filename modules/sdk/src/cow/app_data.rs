@@ -9,7 +9,11 @@
 //! alone when it has the document, or when nobody has it: that it does not know a document is an
 //! answer and no failure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use alloy_primitives::{B256, b256, keccak256};
+
+use crate::{Host, OrderbookAnswer, OrderbookRequest};
 
 /// The document that says nothing.
 pub const EMPTY_DOCUMENT: &str = "{}";
@@ -60,6 +64,57 @@ pub fn known(hash: B256) -> Option<AppData> {
     (hash == EMPTY_HASH).then(|| AppData { hash, document: Some(EMPTY_DOCUMENT.to_owned()) })
 }
 
+/// Most questions that [`Host::read_orderbook`] takes at a time.
+const REQUESTS_MAX: usize = 1_000;
+
+/// The app data of each of these hashes. The orderbook is asked once for each that is not
+/// [`known`], in one batch, and not at all when all are.
+///
+/// What the orderbook does not know, or has another document for, is posted as its hash.
+///
+/// ```
+/// use shepherd_sdk::{B256, cow::app_data::{EMPTY_HASH, resolve}, testing::MemoryHost};
+///
+/// let mut host = MemoryHost::default();
+/// let document = r#"{"appCode":"shepherd"}"#;
+/// let (rich, unknown) = (host.document(document), B256::repeat_byte(7));
+/// host.no_document(unknown);
+///
+/// let resolved = resolve(&mut host, [EMPTY_HASH, rich, unknown, rich]);
+/// assert_eq!(resolved[&EMPTY_HASH].document(), Some("{}"));
+/// assert_eq!(resolved[&rich].document(), Some(document));
+/// assert_eq!(resolved[&unknown].document(), None);
+/// assert_eq!(host.orderbook_reads.len(), 1);
+/// assert_eq!(host.orderbook_reads[0].len(), 2);
+/// ```
+pub fn resolve(
+    host: &mut impl Host,
+    hashes: impl IntoIterator<Item = B256>,
+) -> BTreeMap<B256, AppData> {
+    let mut resolved = BTreeMap::new();
+    let mut asked = BTreeSet::new();
+    for hash in hashes {
+        match known(hash) {
+            Some(app_data) => drop(resolved.insert(hash, app_data)),
+            None => drop(asked.insert(hash)),
+        }
+    }
+    let asked: Vec<B256> = asked.into_iter().collect();
+    for batch in asked.chunks(REQUESTS_MAX) {
+        let requests: Vec<_> = batch.iter().copied().map(OrderbookRequest::AppData).collect();
+        for (hash, answer) in batch.iter().zip(host.read_orderbook(&requests)) {
+            let document = match answer {
+                OrderbookAnswer::AppData(document) => document,
+                OrderbookAnswer::Order(_) => None,
+            };
+            let answered = AppData::answered(*hash, document);
+            let app_data = answered.unwrap_or(AppData { hash: *hash, document: None });
+            resolved.insert(*hash, app_data);
+        }
+    }
+    resolved
+}
+
 impl AppData {
     /// What the orderbook answered when asked for this hash: a document, or that it has none.
     ///
@@ -94,6 +149,7 @@ impl AppData {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::MemoryHost;
 
     #[test]
     fn the_empty_document_is_known_without_asking() {
@@ -111,6 +167,31 @@ mod tests {
         assert_eq!(answered, Ok(AppData::of(document.clone())));
         let error = WrongDocument { asked: EMPTY_HASH, found: asked };
         assert_eq!(AppData::answered(EMPTY_HASH, Some(document)), Err(error));
+    }
+
+    #[test]
+    fn nobody_is_asked_for_what_is_known_and_nobody_twice() {
+        let mut host = MemoryHost::default();
+        assert_eq!(resolve(&mut host, []), BTreeMap::new());
+        let empty = BTreeMap::from([(EMPTY_HASH, AppData::of("{}".to_owned()))]);
+        assert_eq!(resolve(&mut host, [EMPTY_HASH, EMPTY_HASH]), empty);
+        assert!(host.orderbook_reads.is_empty());
+
+        let hashes: Vec<B256> = (0..1_001u32).map(|n| keccak256(n.to_be_bytes())).collect();
+        hashes.iter().for_each(|hash| host.no_document(*hash));
+        let twice = hashes.iter().chain(&hashes).copied();
+        assert_eq!(resolve(&mut host, twice).len(), 1_001);
+        let batches: Vec<usize> = host.orderbook_reads.iter().map(Vec::len).collect();
+        assert_eq!(batches, [1_000, 1]);
+    }
+
+    #[test]
+    fn a_document_with_another_hash_is_none() {
+        let mut host = MemoryHost::default();
+        let hash = B256::repeat_byte(7);
+        let request = OrderbookRequest::AppData(hash);
+        host.orderbook.insert(request, OrderbookAnswer::AppData(Some("{ }".to_owned())));
+        assert_eq!(resolve(&mut host, [hash])[&hash], AppData { hash, document: None });
     }
 
     #[test]

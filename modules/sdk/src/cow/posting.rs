@@ -1,21 +1,17 @@
-//! An order as the orderbook takes it: the body of `POST /api/v1/orders`.
+//! An order, ready to be placed: what the orderbook is told besides the order itself.
 //!
-//! Field names and forms are those of the orderbook's OpenAPI document: amounts are decimal
-//! strings, everything else of more than four bytes is hex.
+//! The host makes the body of `POST /api/v1/orders` out of it, and the UID.
 
 use alloy_primitives::{Address, B256, Bytes};
-use serde::Serialize;
 
 use super::{app_data::AppData, order::Order};
+use crate::Deliver;
 
-/// The body of `POST /api/v1/orders`.
-///
-/// The same posting gives the same bytes every time it is serialised: an order that is sent again
-/// is sent as it was.
+/// An order of an owner, with the app data it is signed over.
 ///
 /// ```
 /// # use shepherd_sdk::{U256, address, cow::order::*};
-/// use shepherd_sdk::cow::{app_data, posting::{Posting, Signature}};
+/// use shepherd_sdk::{Host, cow::{app_data, posting::{Posting, Signing}}, testing::MemoryHost};
 ///
 /// # let owner = address!("0x7bF140727D27ea64b607E042f1225680B40ECa6A");
 /// # let order = Order {
@@ -33,42 +29,31 @@ use super::{app_data::AppData, order::Order};
 /// #     buy_token_destination: BuyTokenDestination::Erc20,
 /// # };
 /// let empty = app_data::known(order.app_data).unwrap();
-/// let posting = Posting::new(&order, owner, &empty, Signature::PreSign)?;
-/// let json = serde_json::to_value(&posting).unwrap();
-/// assert_eq!(json["sellAmount"], "5000000000000000");
-/// assert_eq!(json["signingScheme"], "presign");
-/// assert_eq!(json["appData"], "{}");
+/// let posting = Posting::new(order, owner, empty, Signing::PreSign)?;
+///
+/// let mut host = MemoryHost::default(); // On Sepolia.
+/// let uid = host.place_order(&posting);
+/// assert_eq!(uid, order.uid(Domain::of_chain(11_155_111), owner));
+/// assert_eq!(host.placed, [(uid, posting)]);
 /// # Ok::<(), shepherd_sdk::cow::posting::WrongAppData>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posting {
-    sell_token: Address,
-    buy_token: Address,
-    /// Left out when it is zero, which is signed as zero and means the owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    receiver: Option<Address>,
-    sell_amount: String,
-    buy_amount: String,
-    valid_to: u32,
-    fee_amount: String,
-    kind: &'static str,
-    partially_fillable: bool,
-    sell_token_balance: &'static str,
-    buy_token_balance: &'static str,
-    signing_scheme: &'static str,
-    signature: Bytes,
-    from: Address,
-    /// The document, or its hash when nobody has the document.
-    app_data: String,
-    /// Sent with a document, so that the orderbook refuses one it would hash differently.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app_data_hash: Option<B256>,
+    order: Order,
+    app_data: AppData,
+    /// Whose order it is.
+    pub owner: Address,
+    /// How the owner agrees.
+    pub signing: Signing,
+    /// The quote it was made from.
+    pub quote_id: Option<i64>,
+    /// When it may leave. `None` takes what the manifest says.
+    pub deliver: Option<Deliver>,
 }
 
 /// How the owner agrees. Shepherd holds no keys, so the contracts have to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signature {
+pub enum Signing {
     /// The owner is a contract that accepts these bytes (EIP-1271): those that
     /// `getTradeableOrderWithSignature` answered, unchanged. The owner in front of them is for
     /// settlements only.
@@ -89,114 +74,49 @@ pub struct WrongAppData {
 }
 
 impl Posting {
-    /// An order of this owner, ready to be posted.
+    /// An order of this owner, without a quote, leaving when the manifest says.
     pub fn new(
-        order: &Order,
+        order: Order,
         owner: Address,
-        app_data: &AppData,
-        signature: Signature,
+        app_data: AppData,
+        signing: Signing,
     ) -> Result<Posting, WrongAppData> {
         if app_data.hash() != order.app_data {
             return Err(WrongAppData { signed: order.app_data, given: app_data.hash() });
         }
-        let document = app_data.document();
-        let (signing_scheme, signature) = match signature {
-            Signature::Eip1271(bytes) => ("eip1271", bytes),
-            Signature::PreSign => ("presign", Bytes::new()),
-        };
-        Ok(Posting {
-            sell_token: order.sell_token,
-            buy_token: order.buy_token,
-            receiver: (!order.receiver.is_zero()).then_some(order.receiver),
-            sell_amount: order.sell_amount.to_string(),
-            buy_amount: order.buy_amount.to_string(),
-            valid_to: order.valid_to,
-            fee_amount: order.fee_amount.to_string(),
-            kind: order.kind.name(),
-            partially_fillable: order.partially_fillable,
-            sell_token_balance: order.sell_token_source.name(),
-            buy_token_balance: order.buy_token_destination.name(),
-            signing_scheme,
-            signature,
-            from: owner,
-            app_data: document.map_or_else(|| order.app_data.to_string(), str::to_owned),
-            app_data_hash: document.map(|_| order.app_data),
-        })
+        Ok(Posting { order, app_data, owner, signing, quote_id: None, deliver: None })
+    }
+
+    /// The order as it is signed.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// The document whose hash is in the order. Without it the hash is posted.
+    pub fn document(&self) -> Option<&str> {
+        self.app_data.document()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::{U256, bytes};
-    use serde_json::json;
-
     use super::*;
     use crate::cow::{app_data, order::tests::golden};
-
-    fn posted(order: &Order, app_data: &AppData, signature: Signature) -> serde_json::Value {
-        let owner = Address::repeat_byte(0xaa);
-        let posting = Posting::new(order, owner, app_data, signature).unwrap();
-        serde_json::to_value(posting).unwrap()
-    }
-
-    #[test]
-    fn a_conditional_order_is_posted_with_the_contracts_signature_unchanged() {
-        let empty = app_data::known(app_data::EMPTY_HASH).unwrap();
-        let posted = posted(&golden(), &empty, Signature::Eip1271(bytes!("0x5fd7e97d00")));
-        let expected = json!({
-            "sellToken": "0xfff9976782d46cc05630d1f6ebab18b2324d6b14",
-            "buyToken": "0x0625afb445c3b6b7b929342a04a22599fd5dbb59",
-            "receiver": "0x7bf140727d27ea64b607e042f1225680b40eca6a",
-            "sellAmount": "5000000000000000",
-            "buyAmount": "20000000000000000000",
-            "validTo": 4_294_967_295u32,
-            "feeAmount": "0",
-            "kind": "sell",
-            "partiallyFillable": false,
-            "sellTokenBalance": "erc20",
-            "buyTokenBalance": "erc20",
-            "signingScheme": "eip1271",
-            "signature": "0x5fd7e97d00",
-            "from": "0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-            "appData": "{}",
-            "appDataHash": "0xb48d38f93eaa084033fc5970bf96e559c33c4cdc07d889ab00b4d63f9590739d",
-        });
-        assert_eq!(posted, expected);
-    }
-
-    #[test]
-    fn a_presigned_order_has_no_signature_and_still_names_its_owner() {
-        let empty = app_data::known(app_data::EMPTY_HASH).unwrap();
-        let posted = posted(&golden(), &empty, Signature::PreSign);
-        assert_eq!(posted["signingScheme"], "presign");
-        assert_eq!(posted["signature"], "0x");
-        assert_eq!(posted["from"], "0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
-    }
-
-    #[test]
-    fn an_unknown_document_is_posted_as_its_hash_and_a_zero_receiver_is_left_out() {
-        let hash = B256::repeat_byte(7);
-        let order = Order { receiver: Address::ZERO, app_data: hash, ..golden() };
-        let unknown = AppData::answered(hash, None).unwrap();
-        let posted = posted(&order, &unknown, Signature::PreSign);
-        assert_eq!(posted["appData"], hash.to_string());
-        assert_eq!(posted.get("appDataHash"), None);
-        assert_eq!(posted.get("receiver"), None);
-    }
-
-    #[test]
-    fn amounts_keep_all_their_digits() {
-        let empty = app_data::known(app_data::EMPTY_HASH).unwrap();
-        let order = Order { sell_amount: U256::MAX, ..golden() };
-        let posted = posted(&order, &empty, Signature::PreSign);
-        assert_eq!(posted["sellAmount"], U256::MAX.to_string());
-    }
 
     #[test]
     fn an_order_is_not_posted_with_app_data_it_does_not_sign() {
         let other = AppData::of("{ }".to_owned());
-        let refused = Posting::new(&golden(), Address::ZERO, &other, Signature::PreSign);
+        let refused = Posting::new(golden(), Address::ZERO, other, Signing::PreSign);
         let error = WrongAppData { signed: app_data::EMPTY_HASH, given: app_data::hash("{ }") };
         assert_eq!(refused, Err(error));
+    }
+
+    #[test]
+    fn a_document_nobody_knows_is_posted_as_its_hash() {
+        let hash = B256::repeat_byte(7);
+        let order = Order { app_data: hash, ..golden() };
+        let unknown = AppData::answered(hash, None).unwrap();
+        let posting = Posting::new(order, Address::ZERO, unknown, Signing::PreSign).unwrap();
+        assert_eq!((posting.order().app_data, posting.document()), (hash, None));
     }
 }

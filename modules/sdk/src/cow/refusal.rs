@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-/// What to do with an order that was posted.
+use crate::Refusal;
+
+/// What to do with an order that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It is at the orderbook, now or since before: done.
@@ -20,21 +22,15 @@ pub enum Action {
     /// We do not know what this means: warn, and post it again after a
     /// [back-off](crate::when::back_off) from this time.
     Park(Duration),
-    /// That is no answer. Whoever sends the order retries it, with back-off.
-    Resend,
 }
 
-/// An answer of the orderbook to an order.
+/// Whether a refusal is news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Response<'a> {
-    /// The HTTP status.
-    pub status: u16,
-    /// `errorType` of the body, if there is one.
-    pub error_type: Option<&'a str>,
-    /// The header `Retry-After`.
-    pub retry_after: Option<Duration>,
-    /// Whether the same order was refused for the same `errorType` at an earlier block.
-    pub refused_before: bool,
+pub enum Seen {
+    /// This order was not refused for this reason before.
+    First,
+    /// The same order was refused for the same `errorType` at an earlier block.
+    Again,
 }
 
 /// Balances and allowances are changed by people.
@@ -93,44 +89,38 @@ pub const TABLE: [(&str, Action); 27] = [
     ("NonZeroFee", Action::Drop),
 ];
 
-/// What to do about a response.
+/// What to do about a refusal.
 ///
 /// ```
 /// use std::time::Duration;
-/// use shepherd_sdk::cow::refusal::{Action, Response, action};
+/// use shepherd_sdk::{Refusal, cow::refusal::{Action, Seen, action}};
 ///
-/// let refused = |error_type| Response {
-///     status: 400,
-///     error_type: Some(error_type),
-///     retry_after: None,
-///     refused_before: false,
+/// let refused = |error_type: &str| {
+///     let error_type = Some(error_type.to_owned());
+///     action(&Refusal { status: 400, error_type, ..Refusal::default() }, Seen::First)
 /// };
-/// assert_eq!(action(refused("DuplicatedOrder")), Action::Placed);
-/// assert_eq!(action(refused("InsufficientBalance")), Action::After(Duration::from_secs(600)));
+/// assert_eq!(refused("InsufficientBalance"), Action::After(Duration::from_secs(600)));
+/// assert_eq!(refused("ZeroAmount"), Action::Drop);
 /// // Something new is never a reason to lose an order.
-/// assert!(matches!(action(refused("NewInTheNextRelease")), Action::Park(_)));
+/// assert!(matches!(refused("NewInTheNextRelease"), Action::Park(_)));
 /// ```
-pub fn action(response: Response<'_>) -> Action {
-    match response.status {
-        201 => return Action::Placed,
-        500.. => return Action::Resend,
-        _ => (),
-    }
+pub fn action(refusal: &Refusal, seen: Seen) -> Action {
+    let error_type = refusal.error_type.as_deref();
     // Signatures are checked at the orderbook's own block, which may be behind ours: the first
     // refusal says nothing yet.
-    if response.error_type == Some("InvalidEip1271Signature") && response.refused_before {
+    if error_type == Some("InvalidEip1271Signature") && seen == Seen::Again {
         return Action::Drop;
     }
-    let listed = TABLE.iter().find(|(error_type, _)| Some(*error_type) == response.error_type);
+    let listed = TABLE.iter().find(|(listed, _)| Some(*listed) == error_type);
     if let Some((_, action)) = listed {
         return *action;
     }
-    match response.status {
+    match refusal.status {
         403 => Action::Drop,
         404 => Action::After(FOR_THE_SERVER),
         429 => {
-            let wait = response.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
-            Action::After(wait.unwrap_or(FOR_THE_SERVER))
+            let wait = refusal.retry_after.map(|seconds| Duration::from_secs(seconds.into()));
+            Action::After(wait.map_or(FOR_THE_SERVER, |wait| wait.min(RETRY_AFTER_MAX)))
         }
         _ => Action::Park(FOR_A_PERSON),
     }
@@ -140,14 +130,15 @@ pub fn action(response: Response<'_>) -> Action {
 mod tests {
     use super::*;
 
-    fn response(status: u16, error_type: &str) -> Response<'_> {
-        let error_type = Some(error_type).filter(|name| !name.is_empty());
-        Response { status, error_type, retry_after: None, refused_before: false }
+    fn refusal(status: u16, error_type: &str) -> Refusal {
+        let error_type = Some(error_type.to_owned()).filter(|name| !name.is_empty());
+        Refusal { status, error_type, ..Refusal::default() }
     }
 
     #[track_caller]
     fn check(status: u16, error_type: &str, expected: Action) {
-        assert_eq!(action(response(status, error_type)), expected, "{status} {error_type}");
+        let found = action(&refusal(status, error_type), Seen::First);
+        assert_eq!(found, expected, "{status} {error_type}");
     }
 
     fn after(seconds: u64) -> Action {
@@ -196,21 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn accepted_is_placed() {
-        check(201, "", Action::Placed);
-    }
-
-    #[test]
     fn a_signature_refused_again_at_a_later_block_drops_the_part() {
-        let refused_before = true;
-        let again = Response { refused_before, ..response(400, "InvalidEip1271Signature") };
-        assert_eq!(action(again), Action::Drop);
+        let again = |error_type: &str| action(&refusal(400, error_type), Seen::Again);
+        assert_eq!(again("InvalidEip1271Signature"), Action::Drop);
         // For any other refusal it makes no difference.
         for (error_type, expected) in
             rows().into_iter().filter(|(name, _)| *name != "InvalidEip1271Signature")
         {
-            let again = Response { refused_before, ..response(400, error_type) };
-            assert_eq!(action(again), expected, "{error_type}");
+            assert_eq!(again(error_type), expected, "{error_type}");
         }
     }
 
@@ -228,21 +212,12 @@ mod tests {
     #[test]
     fn a_limit_is_waited_for_as_long_as_it_says_within_reason() {
         let limited = |seconds| {
-            let retry_after = Some(Duration::from_secs(seconds));
-            action(Response { retry_after, ..response(429, "") })
+            let refusal = Refusal { retry_after: Some(seconds), ..refusal(429, "") };
+            action(&refusal, Seen::First)
         };
         assert_eq!(limited(7), after(7));
         assert_eq!(limited(86_400), after(86_400));
-        assert_eq!(limited(u64::MAX), after(86_400));
-    }
-
-    #[test]
-    fn a_server_that_fails_has_not_answered() {
-        for status in [500, 502, 503, 504, 599] {
-            check(status, "", Action::Resend);
-            check(status, "InternalServerError", Action::Resend);
-            check(status, "ZeroAmount", Action::Resend);
-        }
+        assert_eq!(limited(u32::MAX), after(86_400));
     }
 
     #[test]
@@ -253,7 +228,8 @@ mod tests {
             check(400, error_type, park);
             check(422, error_type, park);
         }
-        for status in [200, 202, 204, 301, 401, 405, 409, 418] {
+        // The sender keeps 5xx to itself. If one came through, it would be no reason to lose an order.
+        for status in [200, 202, 301, 401, 405, 409, 418, 500, 503] {
             check(status, "", park);
         }
     }
