@@ -259,7 +259,8 @@ mod tests {
 
     #[test]
     fn what_a_feed_is_like_is_told_when_it_changes_and_not_again() {
-        let reported = |age| Ok(Round { price: "1.5".parse().unwrap(), updated_at: REPORTED - age });
+        let reported =
+            |age| Ok(Round { price: "1.5".parse().unwrap(), updated_at: REPORTED - age });
         let check = |before: Feed, round: &Result<Round, FeedError>, after, line: Option<&str>| {
             let (feed, news) = before.look(round, REPORTED, Duration::from_secs(60));
             assert_eq!(feed, after);

@@ -9,9 +9,11 @@
 //! Nothing is sent while a module runs, so nothing comes of an effect before `handle` has
 //! returned. What does arrives as a record of its own, in the order it became known.
 
+use std::fmt;
+
 use serde_json::Value;
 
-use crate::cow::uid::Uid;
+use crate::{Level, cow::uid::Uid};
 
 /// A JSON document for a destination that the operator has named.
 ///
@@ -131,9 +133,75 @@ impl Refusal {
     }
 }
 
+impl Outcome {
+    /// A line for the operator.
+    ///
+    /// ```
+    /// use shepherd_sdk::{EffectKey, EffectResult, Level, Outcome, Refusal};
+    ///
+    /// let outcome = Outcome {
+    ///     key: EffectKey::Webhook("low-water/7".to_owned()),
+    ///     result: EffectResult::Refused(Refusal { status: 401, ..Refusal::default() }),
+    ///     abandoned: false,
+    /// };
+    /// let line = "webhook low-water/7 was refused: status 401";
+    /// assert_eq!(outcome.line(), (Level::Error, line.to_owned()));
+    /// ```
+    pub fn line(&self) -> (Level, String) {
+        let (level, what) = match &self.result {
+            EffectResult::Accepted => (Level::Debug, "was accepted".to_owned()),
+            EffectResult::AlreadyThere => (Level::Debug, "was there already".to_owned()),
+            EffectResult::Refused(refusal) => {
+                (Level::Error, format!("was refused: {}", refusal.reason()))
+            }
+            EffectResult::Expired => {
+                (Level::Warn, "was given up: there was no answer in time".to_owned())
+            }
+            EffectResult::Cancelled(reason) => (Level::Warn, format!("was not sent: {reason}")),
+            EffectResult::DryRun => (Level::Info, "was not sent: this is a dry run".to_owned()),
+        };
+        let taken_back = match self.abandoned {
+            true => ". The block that asked for it has been taken back",
+            false => "",
+        };
+        (level, format!("{} {what}{taken_back}", self.key))
+    }
+}
+
+impl fmt::Display for EffectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EffectKey::Order(uid) => write!(f, "order {uid}"),
+            EffectKey::Webhook(key) => write!(f, "webhook {key}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_says_what_came_of_an_effect_and_matters_when_it_did_not_arrive() {
+        let check = |result: EffectResult, level, line: &str| {
+            let key = EffectKey::Webhook("k".to_owned());
+            let outcome = Outcome { key, result, abandoned: false };
+            assert_eq!(outcome.line(), (level, line.to_owned()));
+            let (_, abandoned) = Outcome { abandoned: true, ..outcome }.line();
+            let taken_back = "The block that asked for it has been taken back";
+            assert_eq!(abandoned, format!("{line}. {taken_back}"));
+        };
+        check(EffectResult::Accepted, Level::Debug, "webhook k was accepted");
+        check(EffectResult::AlreadyThere, Level::Debug, "webhook k was there already");
+        let refusal = Refusal { status: 404, ..Refusal::default() };
+        let line = "webhook k was refused: status 404";
+        check(EffectResult::Refused(refusal), Level::Error, line);
+        let line = "webhook k was given up: there was no answer in time";
+        check(EffectResult::Expired, Level::Warn, line);
+        let cancelled = EffectResult::Cancelled("too late".to_owned());
+        check(cancelled, Level::Warn, "webhook k was not sent: too late");
+        check(EffectResult::DryRun, Level::Info, "webhook k was not sent: this is a dry run");
+    }
 
     #[test]
     fn a_refusal_says_what_it_knows() {
