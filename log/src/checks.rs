@@ -10,7 +10,7 @@
 //! - records carry the digest of the record before them;
 //! - the high-water file names tails and commit numbers that must be there.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use fjall::{Database, Readable, Snapshot};
 
@@ -19,8 +19,9 @@ use crate::{
         self, CHAIN_PREFIX, ChainRow, CommitRow, CursorRow, DecodeError, LANE_PREFIX, LaneRow,
         RevertRow, unseal_row,
     },
+    effect::EffectId,
     highwater::{self, Highwater, HighwaterError},
-    journal::{self, ReadError, Records, Segments, StoredRecord},
+    journal::{self, ReadError, Records, Reverts, Segments, StoredRecord},
     lane::Cursor,
     store::{Keyspaces, StorageError},
     types::{BlockRef, ChainName, Digest, LaneId, Offset},
@@ -96,6 +97,16 @@ pub enum Finding {
         /// The journal's tail.
         tail: Offset,
     },
+    /// An effect of a record that its lane has not passed.
+    #[error("lane {lane} is at {next}, but its outbox has effect {effect}")]
+    EffectAheadOfCursor {
+        /// The lane.
+        lane: LaneId,
+        /// Its `next`.
+        next: Offset,
+        /// The effect.
+        effect: EffectId,
+    },
     /// The block a cursor names is not in the journal before it.
     #[error("lane {lane} stands on block {block}, which the journal does not hold before {next}")]
     CursorBlockUnknown {
@@ -128,8 +139,7 @@ pub struct LoadedChain {
     pub tail_digest: Digest,
     pub head: Option<BlockRef>,
     pub highest: Option<u64>,
-    /// Offset of each abandoned block and of the revert that abandoned it.
-    pub abandoned: BTreeMap<Offset, Offset>,
+    pub reverts: Reverts,
     problem: Option<ReadError>,
 }
 
@@ -145,7 +155,7 @@ impl LoadedChain {
             tail_digest: Digest::ZERO,
             head: None,
             highest: None,
-            abandoned: BTreeMap::new(),
+            reverts: Reverts::default(),
             problem: None,
         }
     }
@@ -195,7 +205,16 @@ fn load_chain(
         let damaged = || StorageError::damaged("the row of a revert");
         let revert: RevertRow = unseal_row(&key, &value).map_err(damaged())?;
         let offset = codec::parse_revert_key(&key).map_err(damaged())?;
-        chain.abandoned.extend(revert.abandoned.iter().map(|o| (Offset::new(*o), offset)));
+        let abandoned = revert.abandoned.iter().map(|block| (Offset::new(*block), offset));
+        chain.reverts.abandoned.extend(abandoned);
+        let range = offset..offset.plus(1);
+        match Records::new(chain.segments.clone(), snapshot.clone(), range).next() {
+            Some(Ok(record)) => {
+                chain.reverts.ancestors.insert(offset, record.head().number);
+            }
+            Some(Err(problem)) => chain.problem = Some(problem),
+            None => chain.problem = Some(ReadError::Missing { offset }),
+        }
     }
     chain.highest = journal::find_highest(row.number, keyspaces, snapshot)?;
     chain.tail = journal::find_tail(&chain.segments, snapshot)?;
@@ -332,6 +351,16 @@ fn check_lane(
     let tail = chain.map_or(Offset::START, |chain| chain.tail);
     if cursor.next > tail {
         findings.push(Finding::CursorAheadOfJournal { lane: id.clone(), next: cursor.next, tail });
+    }
+    let mut unsettled = snapshot.prefix(&keyspaces.outbox, codec::effects_prefix(lane.number));
+    if let Some(entry) = unsettled.next_back() {
+        let key = entry.key()?;
+        let effect =
+            codec::parse_effect_key(&key).map_err(StorageError::damaged("a key of an outbox"))?;
+        if effect.offset >= cursor.next {
+            let (lane, next) = (id.clone(), cursor.next);
+            findings.push(Finding::EffectAheadOfCursor { lane, next, effect });
+        }
     }
     if let (Some(chain), Some(block)) = (chain, cursor.block) {
         let key = codec::block_key(chain.number, block);

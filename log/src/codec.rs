@@ -9,6 +9,9 @@
 //! | `state` | lane 4, generation 4, key | the module's bytes |
 //! | `undo` | lane 4, generation 4, offset 8, index 4 | 0: [`UndoHead`], from 1: [`UndoRow`] |
 //! | `tape` | lane 4, offset 8, call 4 | [`TapeRow`] |
+//! | `effects` | lane 4, offset 8, index 4 | [`EffectRow`] |
+//! | `outbox` | lane 4, offset 8, index 4 | [`OutboxRow`], while nothing has come of the effect |
+//! | `done` | lane 4, BLAKE3 of the effect's key 32 | [`DoneRow`], once the receiver has it |
 //! | `meta` | `chain/NAME`, `lane/NAME`, `revert/` chain 2, offset 8 | [`ChainRow`], [`LaneRow`], [`RevertRow`] |
 //!
 //! Keys are big-endian and of fixed width, so that they sort in journal order. Every value is
@@ -23,7 +26,13 @@ use alloy_primitives::{Address, B256, FixedBytesSliceExt};
 use bincode::{BorrowDecode, Decode, Encode, config};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::types::{Block, BlockRef, Digest, Header, Log, Offset, Record, Revert};
+use crate::{
+    effect::{
+        Deliver, Effect, EffectId, EffectKey, EffectResult, ORDER_UID_BYTES, Outcome, Refusal,
+    },
+    outbox::OutboxState,
+    types::{Block, BlockRef, Digest, Header, Log, ModuleName, Offset, Record, Revert},
+};
 
 /// Version of the bytes after it. A reader refuses what it does not know.
 pub const VERSION: u8 = 1;
@@ -230,6 +239,27 @@ pub fn parse_tape_key(key: &[u8]) -> Result<(Offset, u32), DecodeError> {
     key.get(4..).ok_or(DecodeError::WrongLength).and_then(parse_offset_and_index)
 }
 
+/// Common start of a lane's effects, in `effects` and in `outbox`.
+pub fn effects_prefix(lane: u32) -> [u8; 4] {
+    lane.to_be_bytes()
+}
+
+/// Key of an effect, in `effects` and in `outbox`.
+pub fn effect_key(lane: u32, id: EffectId) -> [u8; 16] {
+    tape_key(lane, id.offset, id.index)
+}
+
+/// The effect a key names.
+pub fn parse_effect_key(key: &[u8]) -> Result<EffectId, DecodeError> {
+    let (offset, index) = parse_tape_key(key)?;
+    Ok(EffectId { offset, index })
+}
+
+/// Key of what a receiver has.
+pub fn done_key(lane: u32, key: &EffectKey) -> [u8; 36] {
+    join(lane.to_be_bytes(), Digest::of(&encode(KeyRow::from(key))).0)
+}
+
 fn parse_offset_and_index(bytes: &[u8]) -> Result<(Offset, u32), DecodeError> {
     let (offset, index) = bytes.split_first_chunk::<8>().ok_or(DecodeError::WrongLength)?;
     let index = index.try_into().map_err(|_| DecodeError::WrongLength)?;
@@ -360,6 +390,136 @@ pub struct TapeRow {
     pub answer: Vec<u8>,
 }
 
+/// What a receiver tells a repetition by.
+#[derive(Encode, Decode)]
+pub enum KeyRow {
+    /// An order.
+    Order([u8; ORDER_UID_BYTES]),
+    /// A webhook.
+    Webhook {
+        /// Where it goes.
+        destination: String,
+        /// Its key there.
+        key: String,
+    },
+}
+
+impl From<&EffectKey> for KeyRow {
+    fn from(key: &EffectKey) -> KeyRow {
+        match key {
+            EffectKey::Order(uid) => KeyRow::Order(*uid),
+            EffectKey::Webhook { destination, key } => {
+                KeyRow::Webhook { destination: destination.clone(), key: key.clone() }
+            }
+        }
+    }
+}
+
+impl From<KeyRow> for EffectKey {
+    fn from(row: KeyRow) -> EffectKey {
+        match row {
+            KeyRow::Order(uid) => EffectKey::Order(uid),
+            KeyRow::Webhook { destination, key } => EffectKey::Webhook { destination, key },
+        }
+    }
+}
+
+/// When an effect may leave.
+#[derive(Encode, Decode)]
+pub enum DeliverRow {
+    /// At once.
+    Instant,
+    /// After so many blocks.
+    Confirmations(u32),
+    /// When its block is final.
+    Finalized,
+}
+
+/// An effect as its step wrote it. Never changed.
+#[derive(Encode, Decode)]
+pub struct EffectRow {
+    block: BlockRow,
+    key: KeyRow,
+    body: Vec<u8>,
+    deliver: DeliverRow,
+    expires: u64,
+}
+
+impl EffectRow {
+    /// The row of an effect that was asked for at a block.
+    pub fn new(block: BlockRef, effect: &Effect) -> EffectRow {
+        EffectRow {
+            block: block.into(),
+            key: (&effect.key).into(),
+            body: effect.body.clone(),
+            deliver: match effect.deliver {
+                Deliver::Instant => DeliverRow::Instant,
+                Deliver::Confirmations(blocks) => DeliverRow::Confirmations(blocks),
+                Deliver::Finalized => DeliverRow::Finalized,
+            },
+            expires: effect.expires,
+        }
+    }
+
+    /// The block and the effect.
+    pub fn into_effect(self) -> (BlockRef, Effect) {
+        let effect = Effect {
+            key: self.key.into(),
+            body: self.body,
+            deliver: match self.deliver {
+                DeliverRow::Instant => Deliver::Instant,
+                DeliverRow::Confirmations(blocks) => Deliver::Confirmations(blocks),
+                DeliverRow::Finalized => Deliver::Finalized,
+            },
+            expires: self.expires,
+        };
+        (self.block.into(), effect)
+    }
+}
+
+/// Digest of an effect and of the block that asked for it.
+pub fn effect_digest(block: BlockRef, effect: &Effect) -> Digest {
+    Digest::of(&encode(EffectRow::new(block, effect)))
+}
+
+/// How far an effect has come that nothing has come of yet.
+#[derive(Encode, Decode)]
+pub enum OutboxRow {
+    /// It was not sent.
+    Waiting,
+    /// It may have been sent.
+    Attempted,
+    /// It may have been sent, and its block was taken back.
+    Orphaned,
+}
+
+impl From<OutboxState> for OutboxRow {
+    fn from(state: OutboxState) -> OutboxRow {
+        match state {
+            OutboxState::Waiting => OutboxRow::Waiting,
+            OutboxState::Attempted => OutboxRow::Attempted,
+            OutboxState::Orphaned => OutboxRow::Orphaned,
+        }
+    }
+}
+
+impl From<OutboxRow> for OutboxState {
+    fn from(row: OutboxRow) -> OutboxState {
+        match row {
+            OutboxRow::Waiting => OutboxState::Waiting,
+            OutboxRow::Attempted => OutboxState::Attempted,
+            OutboxRow::Orphaned => OutboxState::Orphaned,
+        }
+    }
+}
+
+/// A receiver has what is named by the key.
+#[derive(Encode, Decode)]
+pub struct DoneRow {
+    /// Offset of the outcome that says so.
+    pub outcome: u64,
+}
+
 /// The file beside the engine that says how far the store has certainly come.
 #[derive(Encode, Decode)]
 pub struct HighwaterRow {
@@ -384,6 +544,7 @@ pub fn decode_offset(key: &[u8], sealed: &[u8]) -> Result<Offset, DecodeError> {
 
 const KIND_BLOCK: u8 = 1;
 const KIND_REVERT: u8 = 2;
+const KIND_OUTCOME: u8 = 3;
 
 /// Length, kind, offset and previous digest before every record's body.
 const RECORD_HEAD_BYTES: usize = 4 + 1 + 8 + 32;
@@ -414,12 +575,82 @@ struct RevertBody {
     abandoned: Vec<BlockRow>,
 }
 
+#[derive(Encode, Decode)]
+struct OutcomeBody {
+    module: String,
+    effect_offset: u64,
+    effect_index: u32,
+    key: KeyRow,
+    block: BlockRow,
+    result: ResultBody,
+    attempts: u32,
+    at_millis: u64,
+    head: BlockRow,
+}
+
+#[derive(Encode, Decode)]
+enum ResultBody {
+    Accepted,
+    AlreadyThere,
+    Refused {
+        status: u16,
+        error_type: Option<String>,
+        description: String,
+        body: Vec<u8>,
+        retry_after: Option<u32>,
+    },
+    Expired,
+    Cancelled(String),
+    DryRun,
+}
+
+impl From<&EffectResult> for ResultBody {
+    fn from(result: &EffectResult) -> ResultBody {
+        match result {
+            EffectResult::Accepted => ResultBody::Accepted,
+            EffectResult::AlreadyThere => ResultBody::AlreadyThere,
+            EffectResult::Refused(refusal) => ResultBody::Refused {
+                status: refusal.status,
+                error_type: refusal.error_type.clone(),
+                description: refusal.description.clone(),
+                body: refusal.body.clone(),
+                retry_after: refusal.retry_after,
+            },
+            EffectResult::Expired => ResultBody::Expired,
+            EffectResult::Cancelled(why) => ResultBody::Cancelled(why.clone()),
+            EffectResult::DryRun => ResultBody::DryRun,
+        }
+    }
+}
+
+impl From<ResultBody> for EffectResult {
+    fn from(body: ResultBody) -> EffectResult {
+        match body {
+            ResultBody::Accepted => EffectResult::Accepted,
+            ResultBody::AlreadyThere => EffectResult::AlreadyThere,
+            ResultBody::Refused { status, error_type, description, body, retry_after } => {
+                EffectResult::Refused(Refusal {
+                    status,
+                    error_type,
+                    description,
+                    body,
+                    retry_after,
+                })
+            }
+            ResultBody::Expired => EffectResult::Expired,
+            ResultBody::Cancelled(why) => EffectResult::Cancelled(why),
+            ResultBody::DryRun => EffectResult::DryRun,
+        }
+    }
+}
+
 /// Encodes a record for `offset`, chained to the record before it.
 pub fn encode_record(record: &Record, offset: Offset, previous: Digest) -> Vec<u8> {
     let mut bytes = vec![0; 4];
     bytes.push(match record {
         Record::Block(_) => KIND_BLOCK,
         Record::Revert(_) => KIND_REVERT,
+        Record::Outcome(_) => KIND_OUTCOME,
     });
     bytes.extend_from_slice(&offset.get().to_be_bytes());
     bytes.extend_from_slice(&previous.0);
@@ -430,6 +661,20 @@ pub fn encode_record(record: &Record, offset: Offset, previous: Digest) -> Vec<u
             RevertBody {
                 ancestor: revert.ancestor.into(),
                 abandoned: revert.abandoned.iter().map(|block| (*block).into()).collect(),
+            },
+        ),
+        Record::Outcome(outcome) => append(
+            &mut bytes,
+            OutcomeBody {
+                module: outcome.module.as_str().to_owned(),
+                effect_offset: outcome.effect.offset.get(),
+                effect_index: outcome.effect.index,
+                key: (&outcome.key).into(),
+                block: outcome.block.into(),
+                result: (&outcome.result).into(),
+                attempts: outcome.attempts,
+                at_millis: outcome.at_millis,
+                head: outcome.head.into(),
             },
         ),
     }
@@ -513,6 +758,7 @@ pub fn decode_record(encoded: &[u8], offset: Offset) -> Result<DecodedRecord<'_>
     let record = match head[4] {
         KIND_BLOCK => RecordView::Block(decode_block(body)?),
         KIND_REVERT => RecordView::Revert(decode_revert(body)?),
+        KIND_OUTCOME => RecordView::Outcome(decode_outcome(body)?),
         kind => return Err(DecodeError::UnknownKind(kind)),
     };
     Ok(DecodedRecord { previous, record })
@@ -543,6 +789,29 @@ fn decode_revert(body: &[u8]) -> Result<Revert, DecodeError> {
     })
 }
 
+fn decode_outcome(body: &[u8]) -> Result<Outcome, DecodeError> {
+    let (outcome, read): (OutcomeBody, usize) = bincode::decode_from_slice(body, config())
+        .map_err(|error| DecodeError::Layout(error.to_string()))?;
+    if read != body.len() {
+        return Err(DecodeError::WrongLength);
+    }
+    let module: ModuleName =
+        outcome.module.parse().map_err(|_| DecodeError::Layout("a module's name".to_owned()))?;
+    Ok(Outcome {
+        module,
+        effect: EffectId {
+            offset: Offset::new(outcome.effect_offset),
+            index: outcome.effect_index,
+        },
+        key: outcome.key.into(),
+        block: outcome.block.into(),
+        result: outcome.result.into(),
+        attempts: outcome.attempts,
+        at_millis: outcome.at_millis,
+        head: outcome.head.into(),
+    })
+}
+
 /// A record read in place: nothing is copied until someone asks for it.
 #[derive(Clone, Debug)]
 pub enum RecordView<'a> {
@@ -550,6 +819,8 @@ pub enum RecordView<'a> {
     Block(BlockView<'a>),
     /// The chain took back blocks.
     Revert(Revert),
+    /// Something came of a lane's effect.
+    Outcome(Outcome),
 }
 
 impl RecordView<'_> {
@@ -558,6 +829,7 @@ impl RecordView<'_> {
         match self {
             RecordView::Block(block) => Record::Block(block.to_block()),
             RecordView::Revert(revert) => Record::Revert(revert.clone()),
+            RecordView::Outcome(outcome) => Record::Outcome(outcome.clone()),
         }
     }
 }

@@ -155,6 +155,8 @@ pub struct Outcome {
     pub effect: EffectId,
     /// Its key.
     pub key: EffectKey,
+    /// The newest block that counted when it was asked for.
+    pub block: BlockRef,
     /// What came of it.
     pub result: EffectResult,
     /// How often it was sent.

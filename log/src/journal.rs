@@ -116,8 +116,8 @@ pub enum LinkProblem {
         block: BlockRef,
     },
     /// A revert before any block.
-    #[error("a revert, but there is no block to take back")]
-    NothingToRevert,
+    #[error("a revert or an outcome before the first block")]
+    NoBlock,
     /// A revert deeper than lanes keep undo for.
     #[error("a revert to {ancestor}: no revert may go below block {floor}")]
     TooDeep {
@@ -125,6 +125,14 @@ pub enum LinkProblem {
         ancestor: BlockRef,
         /// The lowest allowed one.
         floor: u64,
+    },
+    /// An outcome that names another head than the journal's.
+    #[error("an outcome at {named}, but the head is {head}")]
+    Outcome {
+        /// The head it names.
+        named: BlockRef,
+        /// The head.
+        head: BlockRef,
     },
     /// A revert to a block that is not ours, or that abandons other blocks than those after it.
     #[error("a revert to {ancestor} that does not name exactly the blocks after it")]
@@ -180,11 +188,19 @@ struct Inner {
     number: u16,
     chain_id: u64,
     segments: RwLock<Segments>,
-    /// Offset of each abandoned block, and of the revert that abandoned it.
-    abandoned: RwLock<BTreeMap<Offset, Offset>>,
+    reverts: RwLock<Reverts>,
     /// Digest of the last record; held while appending.
     appender: Mutex<Digest>,
     tail: watch::Sender<Tail>,
+}
+
+/// What reverts took back.
+#[derive(Default)]
+pub(crate) struct Reverts {
+    /// Offset of each abandoned block, and of the revert that abandoned it.
+    pub abandoned: BTreeMap<Offset, Offset>,
+    /// Offset of each revert, and the height of its ancestor.
+    pub ancestors: BTreeMap<Offset, u64>,
 }
 
 /// The segments that exist, by number.
@@ -200,7 +216,7 @@ impl Journal {
                 number: chain.number,
                 chain_id: chain.chain_id,
                 segments: RwLock::new(chain.segments),
-                abandoned: RwLock::new(chain.abandoned),
+                reverts: RwLock::new(chain.reverts),
                 appender: Mutex::new(chain.tail_digest),
                 tail: watch::Sender::new(tail),
             }),
@@ -246,9 +262,34 @@ impl Journal {
         if records.is_empty() {
             return Ok(tail);
         }
-        let mut batch = Batch::default();
+        self.append_at(tail, &mut digest, records, Batch::default())
+    }
+
+    /// Appends outcomes at the tail, wherever that is, together with other changes.
+    ///
+    /// `outcomes` is given the head they are journaled at and the offset of the first.
+    pub(crate) fn append_outcomes(
+        &self,
+        outcomes: impl FnOnce(BlockRef, Offset) -> Result<(Vec<Record>, Batch), SizeError>,
+    ) -> Result<Tail, AppendError> {
+        let mut digest = self.inner.appender.lock().expect("nothing panics while appending");
+        let tail = self.tail();
+        let head = tail.head.expect("an effect was asked for at a block of this journal");
+        let (records, batch) = outcomes(head, tail.offset)?;
+        self.append_at(tail, &mut digest, &records, batch)
+    }
+
+    fn append_at(
+        &self,
+        tail: Tail,
+        digest: &mut Digest,
+        records: &[Record],
+        mut batch: Batch,
+    ) -> Result<Tail, AppendError> {
+        let inner = &*self.inner;
+        let expected = tail.offset;
         let mut linker = Linker { journal: self, tail, appended: BTreeMap::new() };
-        let mut abandoned = BTreeMap::new();
+        let mut reverts = Reverts::default();
         // A block that comes back within one append is indexed where it came back.
         let mut index = BTreeMap::new();
         let mut next_digest = *digest;
@@ -260,7 +301,10 @@ impl Journal {
                 let offsets = taken_back.iter().map(|offset| offset.get()).collect();
                 let row = seal_row(&key, RevertRow { abandoned: offsets });
                 batch.put(&inner.core.keyspaces.meta, key, row)?;
-                abandoned.extend(taken_back.into_iter().map(|block| (block, offset)));
+                reverts.abandoned.extend(taken_back.into_iter().map(|block| (block, offset)));
+            }
+            if let Record::Revert(revert) = record {
+                reverts.ancestors.insert(offset, revert.ancestor.number);
             }
             next_digest = self.put(&mut batch, record, offset, next_digest)?;
             if let Record::Block(block) = record {
@@ -276,9 +320,10 @@ impl Journal {
         let mark = Mark::Chain(inner.number, offset, next_digest);
         inner.core.writer.commit(batch, Some(mark));
         *digest = next_digest;
-        let mut all_abandoned = inner.abandoned.write().expect("nothing panics while extending");
-        all_abandoned.extend(abandoned);
-        drop(all_abandoned);
+        let mut all = inner.reverts.write().expect("nothing panics while extending");
+        all.abandoned.append(&mut reverts.abandoned);
+        all.ancestors.append(&mut reverts.ancestors);
+        drop(all);
         inner.tail.send_replace(tail);
         Ok(tail)
     }
@@ -357,8 +402,31 @@ impl Journal {
 
     /// The offset of the revert that abandoned the block at `offset`, if one did.
     pub fn abandoned_by(&self, offset: Offset) -> Option<Offset> {
-        let abandoned = self.inner.abandoned.read().expect("nothing panics while extending");
-        abandoned.get(&offset).copied()
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        reverts.abandoned.get(&offset).copied()
+    }
+
+    /// The first revert after `offset` that goes below a height: what a lane did at that height
+    /// while it passed `offset` is taken back there.
+    pub fn undone_by(&self, offset: Offset, height: u64) -> Option<Offset> {
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        let mut later = reverts.ancestors.range(offset.plus(1)..);
+        later.find(|(_, ancestor)| **ancestor < height).map(|(revert, _)| *revert)
+    }
+
+    /// Offset of the first of the `count` blocks that the revert at `revert` abandons.
+    pub(crate) fn first_abandoned_by(&self, revert: Offset, count: usize) -> Offset {
+        // Not from the block index: a block that came back later is indexed there.
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        let before = reverts.abandoned.range(..revert).rev();
+        let blocks = before.filter(|(_, by)| **by == revert).take(count);
+        blocks.last().map(|(block, _)| *block).expect("a revert abandons at least one block")
+    }
+
+    /// The lowest height that the reverts in a range of offsets go back to.
+    pub(crate) fn lowest_ancestor(&self, range: Range<Offset>) -> Option<u64> {
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        reverts.ancestors.range(range).map(|(_, ancestor)| *ancestor).min()
     }
 }
 
@@ -384,7 +452,7 @@ impl Linker<'_> {
                 Ok(Vec::new())
             }
             Record::Revert(revert) => {
-                let head = self.tail.head.ok_or(not_linked(LinkProblem::NothingToRevert))?;
+                let head = self.tail.head.ok_or(not_linked(LinkProblem::NoBlock))?;
                 let floor = self.tail.reorg_floor(self.journal.inner.core.options.reorg_depth_max);
                 let ancestor = revert.ancestor;
                 if ancestor.number < floor {
@@ -396,6 +464,14 @@ impl Linker<'_> {
                 self.appended.split_off(&(ancestor.number + 1));
                 self.tail.head = Some(ancestor);
                 Ok(abandoned)
+            }
+            Record::Outcome(outcome) => {
+                let head = self.tail.head.ok_or(not_linked(LinkProblem::NoBlock))?;
+                if outcome.head != head {
+                    let named = outcome.head;
+                    return Err(not_linked(LinkProblem::Outcome { named, head }));
+                }
+                Ok(Vec::new())
             }
         }
     }
@@ -620,6 +696,7 @@ impl StoredRecord {
         match self.record() {
             RecordView::Block(block) => block.this,
             RecordView::Revert(revert) => revert.ancestor,
+            RecordView::Outcome(outcome) => outcome.head,
         }
     }
 

@@ -14,9 +14,12 @@
 //!   where it stood before the first abandoned block. It therefore depends on the blocks that
 //!   count and on nothing else;
 //! - *undo* is kept per record, not per step, so that a revert may end in the middle of a step.
+//!
+//! What a lane does when it is told an outcome stands at the height of the newest block then, and
+//! is taken back with that block; which outcomes it is then told again is in `deliveries`.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     ops::Range,
     sync::Arc,
@@ -30,10 +33,12 @@ use crate::{
         self, CONTENT_BYTES_MAX, CommitRow, CursorRow, TapeRow, UndoHead, UndoRow, seal, seal_row,
         unseal_row,
     },
-    effect::Effect,
+    deliveries::Deliveries,
+    effect::{Effect, EffectId, Outcome},
     highwater::Mark,
-    journal::{Journal, Records, Tail},
+    journal::{Journal, ReadError, Records, Tail},
     lane_snapshot::{Entry, LaneSnapshot},
+    outbox::{self, Outbox, OutboxEntry, TakenBack},
     store::{Core, LaneHold, StorageError},
     types::{BlockRef, Digest, LaneId, Offset, Revert},
     writer::{Batch, SizeError},
@@ -238,6 +243,7 @@ pub struct Lane {
     /// removes it from the end.
     undoable: VecDeque<StoredUndo>,
     remembered: StateCache,
+    outbox: Outbox,
 }
 
 impl Lane {
@@ -250,7 +256,8 @@ impl Lane {
     ) -> Result<Lane, StorageError> {
         let remembered = core.cache_shares.join();
         let undoable = VecDeque::new();
-        let mut lane = Lane { core, journal, hold, number, cursor, undoable, remembered };
+        let outbox = Outbox::open(core.clone(), journal.clone(), hold.id.clone(), number)?;
+        let mut lane = Lane { core, journal, hold, number, cursor, undoable, remembered, outbox };
         lane.load_undo()?;
         Ok(lane)
     }
@@ -296,6 +303,11 @@ impl Lane {
         &self.journal
     }
 
+    /// Its effects that nothing has come of yet.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// Begins a step at the cursor.
     pub fn begin(&mut self) -> Step<'_> {
         // In this order: whatever the tail names is in the snapshot.
@@ -319,7 +331,10 @@ impl Lane {
             undo_written: 0,
             undone_ahead: Vec::new(),
             undone: 0,
+            taken_back_above: None,
             tape: Vec::new(),
+            effects: Vec::new(),
+            record: RecordTotals::default(),
             fuel: 0,
         }
     }
@@ -327,8 +342,8 @@ impl Lane {
 
 /// One lane's passage over a range of records.
 ///
-/// Dropping a step changes nothing. `commit` writes the changes (state, tape, undo) and the moved
-/// cursor in one batch, so none can reach the disk without the others.
+/// Dropping a step changes nothing. `commit` writes the changes (state, effects, tape, undo) and
+/// the moved cursor in one batch, so none can reach the disk without the others.
 #[must_use = "a step changes nothing until it is committed"]
 pub struct Step<'l> {
     lane: &'l mut Lane,
@@ -347,8 +362,22 @@ pub struct Step<'l> {
     undone_ahead: Vec<StoredUndo>,
     /// How many records of earlier steps this step takes back, newest first.
     undone: usize,
+    /// The lowest height a revert of this step goes back to.
+    taken_back_above: Option<u64>,
     tape: Vec<(Offset, TapeEntry)>,
+    effects: Vec<(EffectId, BlockRef, Effect)>,
+    record: RecordTotals,
     fuel: u64,
+}
+
+/// What the calls for one record have done together.
+#[derive(Default)]
+struct RecordTotals {
+    offset: Option<Offset>,
+    reads: u32,
+    effects: u32,
+    written_bytes: usize,
+    answered_bytes: usize,
 }
 
 /// A record whose undo is stored.
@@ -461,35 +490,99 @@ impl Step<'_> {
     ///
     /// After an error the step must be dropped.
     pub fn apply(&mut self, block: BlockRef, applied: Applied) -> Result<(), ApplyError> {
-        check_sizes(&applied)?;
         let offset = self.cursor.next;
         assert!(offset < self.tail.offset, "a step passes only records that are in the journal");
-        if !applied.writes.is_empty() {
-            let digest = self.cursor.digest;
-            self.cursor.digest = chain_digest(digest, block, &applied.writes);
-            if self.must_be_undoable(offset, block.number) {
-                let undo = self.undo_of(offset, block.number, digest, &applied.writes)?;
-                self.push_undo(undo)?;
-            } else {
-                self.cursor.undo_from = block.number + 1;
-            }
-            for (key, value) in applied.writes {
-                self.write(key, value);
-            }
-        }
-        let answers = applied.tape.iter().map(|entry| entry.answer.len() + ROW_OVERHEAD_BYTES);
-        self.changed_bytes += answers.sum::<usize>();
-        self.tape.extend(applied.tape.into_iter().map(|entry| (offset, entry)));
-        self.fuel += applied.fuel;
+        let is_undone = self.abandoned_by(offset).is_some();
+        self.take(offset, block, applied, is_undone)?;
         self.cursor.block = Some(block);
         self.cursor.next = offset.plus(1);
         Ok(())
     }
 
-    /// Passes over blocks that the revert at `revert` abandons without having run them.
+    /// Moves the cursor over an outcome, whoever's it is.
+    pub fn pass_outcome(&mut self) {
+        assert!(self.cursor.next < self.tail.offset, "the outcome is in the journal");
+        self.cursor.next = self.cursor.next.plus(1);
+    }
+
+    /// Takes what a module did when it was told something by the record before the cursor, which
+    /// is an outcome or a revert. Such a record may tell several things, each in a call of its own.
     ///
-    /// This is for blocks whose reads no endpoint can answer any more. Nothing of theirs is in the
-    /// state, so nothing has to be taken back.
+    /// After an error the step must be dropped.
+    pub fn told(&mut self, applied: Applied) -> Result<(), ApplyError> {
+        let offset = Offset::new(self.cursor.next.get() - 1);
+        let block = self.cursor.block.expect("an outcome and a revert follow a block");
+        let is_undone = self.undone_by(offset, block.number).is_some();
+        self.take(offset, block, applied, is_undone)
+    }
+
+    fn take(
+        &mut self,
+        offset: Offset,
+        block: BlockRef,
+        applied: Applied,
+        is_undone: bool,
+    ) -> Result<(), ApplyError> {
+        if self.record.offset != Some(offset) {
+            self.record = RecordTotals { offset: Some(offset), ..RecordTotals::default() };
+        }
+        check_sizes(&applied, &mut self.record)?;
+        if !applied.writes.is_empty() || !applied.effects.is_empty() {
+            let digest = self.cursor.digest;
+            self.cursor.digest = chain_digest(digest, block, &applied);
+            // A reorg may still come, or one in the journal's future does.
+            if is_undone || self.is_reachable_by_reorg(block.number) {
+                let undo = self.undo_of(offset, block.number, digest, &applied.writes)?;
+                self.push_undo(undo)?;
+            } else {
+                self.cursor.undo_from = self.cursor.undo_from.max(block.number + 1);
+            }
+            for (key, value) in applied.writes {
+                self.write(key, value);
+            }
+        }
+        for entry in applied.tape {
+            self.changed_bytes += entry.answer.len() + ROW_OVERHEAD_BYTES;
+            let call = self.record.reads;
+            self.record.reads += 1;
+            self.tape.push((offset, TapeEntry { call, ..entry }));
+        }
+        for effect in applied.effects {
+            self.changed_bytes += outbox::effect_bytes(&effect);
+            let id = EffectId { offset, index: self.record.effects };
+            self.record.effects += 1;
+            self.effects.push((id, block, effect));
+        }
+        self.fuel += applied.fuel;
+        Ok(())
+    }
+
+    /// What the lane has to be told at the revert at the cursor.
+    pub fn deliveries(&self, revert: &Revert) -> Result<Deliveries, ReadError> {
+        let at = self.cursor.next;
+        let journal = &self.lane.journal;
+        let from = journal.first_abandoned_by(at, revert.abandoned.len());
+        let snapshot = self.before.engine_snapshot().clone();
+        let between = journal.read_at(snapshot, from..at);
+        journal.deliveries(self.lane.id(), between, at, revert.ancestor.number)
+    }
+
+    /// Whether what asked for the effect of the outcome at the cursor has been taken back.
+    pub fn is_taken_back(&self, outcome: &Outcome) -> bool {
+        self.lane.journal.is_taken_back(outcome, self.cursor.next)
+    }
+
+    /// The offset of the revert that takes back what a lane does at a height while it passes
+    /// `offset`, as far as this step's journal goes.
+    pub fn undone_by(&self, offset: Offset, height: u64) -> Option<Offset> {
+        let revert = self.lane.journal.undone_by(offset, height);
+        revert.filter(|revert| *revert < self.tail.offset)
+    }
+
+    /// Passes over records that the revert at `revert` takes back, without having run them.
+    ///
+    /// This is for records whose reads no endpoint can answer any more. Nothing of theirs is in
+    /// the state, so nothing has to be taken back; outcomes among them are told at the revert.
     pub fn pass_abandoned(&mut self, revert: Offset) {
         let mut offset = self.cursor.next;
         while offset < revert {
@@ -517,6 +610,9 @@ impl Step<'_> {
                 self.write(key, value);
             }
         }
+        self.effects.retain(|(_, block, _)| block.number <= ancestor.number);
+        let above = self.taken_back_above.unwrap_or(u64::MAX).min(ancestor.number);
+        self.taken_back_above = Some(above);
         if self.cursor.block.is_some_and(|block| block.number > ancestor.number) {
             self.cursor.block = Some(ancestor);
         }
@@ -532,11 +628,31 @@ impl Step<'_> {
         if self.cursor.next == self.lane.cursor.next {
             return Ok(self.lane.cursor.clone());
         }
+        if self.undo_bytes >= UNDO_BYTES_AHEAD {
+            self.write_undo_ahead()?;
+        }
         self.cursor.commit += 1;
         let pruned = self.prunable_undo();
-        let batch = self.batch(module, pruned)?;
+        let mut batch = self.batch(module, pruned)?;
+        // Nothing may be sent between the decision what is taken back and the commit.
+        let outbox = self.lane.outbox.clone();
+        let mut held = outbox.hold();
+        let taken_back = match self.taken_back_above {
+            Some(height) => TakenBack::above(&held, height),
+            None => TakenBack::nothing(),
+        };
+        taken_back.write(&self.lane.core.keyspaces, self.lane.number, &mut batch)?;
         let mark = Mark::Lane(self.lane.number, self.cursor.commit);
         self.lane.core.writer.commit(batch, Some(mark));
+        let changes_outbox = self.taken_back_above.is_some() || !self.effects.is_empty();
+        taken_back.carry_out(&mut held);
+        for (id, block, effect) in &self.effects {
+            held.insert(*id, OutboxEntry::waiting(*id, *block, effect));
+        }
+        drop(held);
+        if changes_outbox {
+            outbox.changed();
+        }
         let undoable = &mut self.lane.undoable;
         undoable.truncate(undoable.len() - self.undone);
         undoable.extend(self.undo.iter().map(Undo::stored));
@@ -549,11 +665,6 @@ impl Step<'_> {
     fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.changed_bytes += row_bytes(&key, value.as_ref());
         self.changes.insert(key, value);
-    }
-
-    /// Whether a reorg may still abandon the block, or one in the journal's future does.
-    fn must_be_undoable(&self, offset: Offset, number: u64) -> bool {
-        self.is_reachable_by_reorg(number) || self.abandoned_by(offset).is_some()
     }
 
     fn is_reachable_by_reorg(&self, number: u64) -> bool {
@@ -574,13 +685,27 @@ impl Step<'_> {
         Ok(Undo { offset, number, digest, previous })
     }
 
+    /// Keeps the undo of a record, or what one more call for the same record has replaced.
     fn push_undo(&mut self, undo: Undo) -> Result<(), SizeError> {
-        let rows = undo.previous.iter().map(|(key, value)| row_bytes(key, value.as_ref()));
-        self.undo_bytes += ROW_OVERHEAD_BYTES + rows.sum::<usize>();
-        self.undo.push(undo);
+        let rows = |previous: &[(Vec<u8>, Option<Vec<u8>>)]| -> usize {
+            previous.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum()
+        };
+        if let Some(last) = self.undo.last_mut()
+            && last.offset == undo.offset
+        {
+            let known: BTreeSet<&Vec<u8>> = last.previous.iter().map(|(key, _)| key).collect();
+            let mut more = undo.previous;
+            more.retain(|(key, _)| !known.contains(key));
+            self.undo_bytes += rows(&more);
+            last.previous.append(&mut more);
+            return Ok(());
+        }
+        // Only whole records are written ahead.
         if self.undo_bytes >= UNDO_BYTES_AHEAD {
             self.write_undo_ahead()?;
         }
+        self.undo_bytes += ROW_OVERHEAD_BYTES + rows(&undo.previous);
+        self.undo.push(undo);
         Ok(())
     }
 
@@ -661,7 +786,7 @@ impl Step<'_> {
                 let is_ahead = |revert| revert >= self.cursor.next;
                 rows <= PRUNED_ROWS_MAX
                     && !self.is_reachable_by_reorg(undo.number)
-                    && !self.abandoned_by(undo.offset).is_some_and(is_ahead)
+                    && !self.undone_by(undo.offset, undo.number).is_some_and(is_ahead)
             })
             .count();
         if let Some(last) = prunable.checked_sub(1) {
@@ -704,6 +829,7 @@ impl Step<'_> {
             let row = TapeRow { request: entry.request.0, answer: entry.answer.clone() };
             batch.put(&keyspaces.tape, key, seal_row(&key, row))?;
         }
+        outbox::write_effects(keyspaces, lane, &self.effects, &mut batch)?;
         let key = codec::commit_key(lane, self.cursor.commit);
         let row = CommitRow {
             generation,
@@ -733,7 +859,7 @@ pub fn row_bytes(key: &[u8], value: Option<&Vec<u8>>) -> usize {
     key.len() + value.map_or(0, Vec::len) + ROW_OVERHEAD_BYTES
 }
 
-fn check_sizes(applied: &Applied) -> Result<(), SizeError> {
+fn check_sizes(applied: &Applied, record: &mut RecordTotals) -> Result<(), SizeError> {
     for (key, value) in &applied.writes {
         if key.is_empty() || key.len() > STATE_KEY_BYTES_MAX {
             return Err(SizeError::Key { bytes: key.len() });
@@ -744,23 +870,28 @@ fn check_sizes(applied: &Applied) -> Result<(), SizeError> {
             return Err(SizeError::Value { bytes: value.len() });
         }
     }
-    let writes: usize =
-        applied.writes.iter().map(|(key, value)| row_bytes(key, value.as_ref())).sum();
-    let tape: usize =
-        applied.tape.iter().map(|entry| entry.answer.len() + ROW_OVERHEAD_BYTES).sum();
-    if writes > WRITES_BYTES_MAX || tape > TAPE_BYTES_MAX {
-        return Err(SizeError::Batch { bytes: writes + tape });
+    let effects = record.effects as usize + applied.effects.len();
+    if effects > EFFECTS_MAX {
+        return Err(SizeError::Effects { effects });
+    }
+    let writes = applied.writes.iter().map(|(key, value)| row_bytes(key, value.as_ref()));
+    let effects = applied.effects.iter().map(outbox::effect_bytes);
+    let tape = applied.tape.iter().map(|entry| entry.answer.len() + ROW_OVERHEAD_BYTES);
+    record.written_bytes += writes.chain(effects).sum::<usize>();
+    record.answered_bytes += tape.sum::<usize>();
+    if record.written_bytes > WRITES_BYTES_MAX || record.answered_bytes > TAPE_BYTES_MAX {
+        return Err(SizeError::Batch { bytes: record.written_bytes + record.answered_bytes });
     }
     Ok(())
 }
 
-/// The lane digest after a block that wrote something.
-fn chain_digest(before: Digest, block: BlockRef, writes: &Writes) -> Digest {
+/// The lane digest after something was written or asked for at a block.
+fn chain_digest(before: Digest, block: BlockRef, applied: &Applied) -> Digest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&before.0);
     hasher.update(&block.number.to_be_bytes());
     hasher.update(block.hash.as_slice());
-    for (key, value) in writes {
+    for (key, value) in &applied.writes {
         hasher.update(&(key.len() as u64).to_be_bytes());
         hasher.update(key);
         match value {
@@ -773,6 +904,10 @@ fn chain_digest(before: Digest, block: BlockRef, writes: &Writes) -> Digest {
                 hasher.update(&[0]);
             }
         }
+    }
+    for effect in &applied.effects {
+        hasher.update(&[2]);
+        hasher.update(codec::effect_digest(block, effect).0.as_slice());
     }
     Digest(*hasher.finalize().as_bytes())
 }

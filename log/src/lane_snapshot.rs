@@ -5,10 +5,12 @@ use std::ops::Bound;
 use fjall::{Readable, Snapshot};
 
 use crate::{
-    codec::{self, CommitRow, TapeRow, unseal, unseal_row},
+    codec::{self, CommitRow, EffectRow, TapeRow, unseal, unseal_row},
+    effect::{Effect, EffectId},
     lane::{Commit, Cursor, TapeEntry},
+    outbox::{self, OutboxEntry},
     store::{Keyspaces, StorageError},
-    types::{Digest, Offset},
+    types::{BlockRef, Digest, Offset},
 };
 
 /// One key and its value.
@@ -107,6 +109,30 @@ impl LaneSnapshot {
                 Ok(TapeEntry { call, request: Digest(row.request), answer: row.answer })
             })
             .collect()
+    }
+
+    /// An effect as its step wrote it, and the block that asked for it.
+    pub fn effect(&self, id: EffectId) -> Result<Option<(BlockRef, Effect)>, StorageError> {
+        outbox::effect(&self.keyspaces, &self.snapshot, self.number, id)
+    }
+
+    /// Every effect the lane has asked for, oldest first.
+    pub fn effects(
+        &self,
+    ) -> impl Iterator<Item = Result<(EffectId, BlockRef, Effect), StorageError>> + use<> {
+        let prefix = codec::effects_prefix(self.number);
+        self.snapshot.prefix(&self.keyspaces.effects, prefix).map(|entry| {
+            let (key, sealed) = entry.into_inner()?;
+            let damaged = || StorageError::damaged("an effect");
+            let row: EffectRow = unseal_row(&key, &sealed).map_err(damaged())?;
+            let (block, effect) = row.into_effect();
+            Ok((codec::parse_effect_key(&key).map_err(damaged())?, block, effect))
+        })
+    }
+
+    /// Effects that nothing has come of yet, oldest first.
+    pub fn outbox(&self) -> Result<Vec<OutboxEntry>, StorageError> {
+        outbox::unsettled(&self.keyspaces, &self.snapshot, self.number)
     }
 
     /// Every commit of the lane, oldest first.

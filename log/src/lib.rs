@@ -10,12 +10,14 @@
 mod cache;
 mod checks;
 mod codec;
+mod deliveries;
 mod effect;
 mod highwater;
 mod journal;
 mod lane;
 mod lane_snapshot;
 mod metrics;
+mod outbox;
 mod store;
 mod types;
 mod verify;
@@ -23,6 +25,7 @@ mod writer;
 
 pub use checks::Finding;
 pub use codec::{BlockView, DecodeError, LogView, Logs, RECORD_BYTES_MAX, RecordView};
+pub use deliveries::Deliveries;
 pub use effect::{
     Deliver, Effect, EffectId, EffectKey, EffectResult, ORDER_UID_BYTES, Outcome, Refusal,
 };
@@ -35,6 +38,7 @@ pub use lane::{
 };
 pub use lane_snapshot::{Entry, LaneSnapshot};
 pub use metrics::Metrics;
+pub use outbox::{Outbox, OutboxEntry, OutboxState, Settled};
 pub use store::{FORMAT, JournalError, LaneError, OpenError, Options, StorageError, Store};
 pub use types::{
     Block, BlockRef, ChainName, Digest, Header, InvalidLaneId, InvalidName, LaneId, Log,

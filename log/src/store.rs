@@ -1,7 +1,7 @@
 //! The store: one engine database, opened only when what it holds agrees with itself.
 //!
 //! ```text
-//! DATA_DIR/store/format      "shepherd store format 1"
+//! DATA_DIR/store/format      "shepherd store format 2"
 //!                highwater   how far the store has certainly come
 //!                db/         the engine
 //! ```
@@ -45,7 +45,12 @@ use crate::{
 };
 
 /// Format of the directory. Raised when an older program could not read what a newer one wrote.
-pub const FORMAT: u32 = 1;
+///
+/// | format | is new |
+/// |---|---|
+/// | 1 | journal, lanes |
+/// | 2 | outcomes in the journal; effects, outbox and what is done |
+pub const FORMAT: u32 = 2;
 
 /// Memory the engine may use for blocks it has read.
 ///
@@ -53,7 +58,7 @@ pub const FORMAT: u32 = 1;
 const CACHE_BYTES: u64 = 32 << 20;
 
 /// Memory of each tree's unsorted writes. The engine's worst case is five of these per tree
-/// written, and a lane and its chain write eight trees.
+/// written, and a lane and its chain write eleven trees at most.
 const MEMTABLE_BYTES: u64 = 4 << 20;
 
 /// How much write-ahead log may wait for its trees to be flushed, which is what a start after a
@@ -245,6 +250,9 @@ pub(crate) struct Keyspaces {
     pub state: Keyspace,
     pub undo: Keyspace,
     pub tape: Keyspace,
+    pub effects: Keyspace,
+    pub outbox: Keyspace,
+    pub done: Keyspace,
     pub meta: Keyspace,
 }
 
@@ -258,6 +266,9 @@ impl Keyspaces {
             state: open("state")?,
             undo: open("undo")?,
             tape: open("tape")?,
+            effects: open("effects")?,
+            outbox: open("outbox")?,
+            done: open("done")?,
             meta: open("meta")?,
         })
     }
@@ -276,7 +287,7 @@ impl Store {
         if !path.exists() {
             create(data_dir, &path)?;
         }
-        check_format(&path)?;
+        let format = check_format(&path)?;
         let database = match open_database(&path.join("db")) {
             Ok(database) => database,
             Err(fjall::Error::Locked) => return Err(OpenError::Locked { path }),
@@ -288,7 +299,12 @@ impl Store {
         let highwater_file = path.join("highwater");
         let mut loaded = checks::load(&database, &keyspaces, &snapshot)?;
         let highwater = checks::check(&mut loaded, &highwater_file, &keyspaces, &snapshot)?;
-        let highwater = highwater.map_err(|findings| OpenError::Untrusted { path, findings })?;
+        let highwater =
+            highwater.map_err(|findings| OpenError::Untrusted { path: path.clone(), findings })?;
+        if format < FORMAT {
+            // From here on records may be written that an older program cannot read.
+            write_format(&path)?;
+        }
         let writer = Writer::start(WriterStart {
             database: database.clone(),
             highwater,
@@ -448,11 +464,7 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), OpenError> {
     drop(database);
     highwater::write(&unfinished.join("highwater"), &Highwater::default())
         .map_err(failed(&unfinished))?;
-    let format_file = unfinished.join("format");
-    fs::write(&format_file, format!("{FORMAT_LINE}{FORMAT}\n"))
-        .and_then(|()| File::open(&format_file)?.sync_all())
-        .and_then(|()| File::open(&unfinished)?.sync_all())
-        .map_err(failed(&format_file))?;
+    write_format(&unfinished)?;
     match fs::rename(&unfinished, path) {
         Ok(()) => (),
         // Another process was faster. Its store is as good as ours.
@@ -465,14 +477,24 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), OpenError> {
 const UNFINISHED_PREFIX: &str = "store.init-";
 const FORMAT_LINE: &str = "shepherd store format ";
 
-fn check_format(path: &Path) -> Result<(), OpenError> {
+/// Writes the format file beside its place and renames it.
+fn write_format(store: &Path) -> Result<(), OpenError> {
+    let [file, next] = ["format", "format.next"].map(|name| store.join(name));
+    fs::write(&next, format!("{FORMAT_LINE}{FORMAT}\n"))
+        .and_then(|()| File::open(&next)?.sync_all())
+        .and_then(|()| fs::rename(&next, &file))
+        .and_then(|()| File::open(store)?.sync_all())
+        .map_err(|source| OpenError::Directory { path: file, source })
+}
+
+fn check_format(path: &Path) -> Result<u32, OpenError> {
     let file = path.join("format");
     let text = fs::read_to_string(&file)
         .map_err(|source| OpenError::Directory { path: file.clone(), source })?;
     let found: Option<u32> =
         text.strip_prefix(FORMAT_LINE).and_then(|rest| rest.trim_end().parse().ok());
     match found {
-        Some(FORMAT) => Ok(()),
+        Some(found @ 1..=FORMAT) => Ok(found),
         Some(found) if found > FORMAT => {
             Err(OpenError::NewerFormat { path: path.to_owned(), found })
         }

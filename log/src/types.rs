@@ -6,12 +6,14 @@
 //!                                  ^ tail: the first offset not yet written
 //! ```
 //!
-//! A record is a [`Block`] with all its logs or a [`Revert`]. Everything downstream, lanes and
+//! A record is a [`Block`] with all its logs, a [`Revert`], or the [`Outcome`] of an effect. Everything downstream, lanes and
 //! modules included, is a function of these records in this order.
 
 use std::{fmt, str::FromStr};
 
 use alloy_primitives::{Address, B256, Bytes};
+
+use crate::effect::Outcome;
 
 /// Position of a record in a chain's journal.
 ///
@@ -118,6 +120,8 @@ pub enum Record {
     Block(Block),
     /// The chain took back blocks.
     Revert(Revert),
+    /// Something came of a lane's effect.
+    Outcome(Outcome),
 }
 
 /// A BLAKE3 digest. Chained digests start from [`Digest::ZERO`].

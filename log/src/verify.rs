@@ -21,6 +21,8 @@ pub struct Verification {
     pub blocks: u64,
     /// How many are reverts.
     pub reverts: u64,
+    /// How many are outcomes.
+    pub outcomes: u64,
     /// Logs in all blocks, abandoned ones included.
     pub logs: u64,
     /// Encoded size of all records, before compression.
@@ -57,6 +59,7 @@ impl Journal {
             range: (range.start, end),
             blocks: 0,
             reverts: 0,
+            outcomes: 0,
             logs: 0,
             bytes: 0,
             digest: Digest::ZERO,
@@ -108,6 +111,10 @@ impl Journal {
                 let fits = head.is_none_or(|head| revert.abandoned.last() == Some(&head));
                 return Ok(if fits { Ok(()) } else { Err("abandons other blocks".to_owned()) });
             }
+            RecordView::Outcome(outcome) => {
+                let fits = head.is_none_or(|head| outcome.head == head);
+                return Ok(if fits { Ok(()) } else { Err("names another head".to_owned()) });
+            }
         };
         if let Some(head) = head
             && (block.parent != head.hash || block.this.number != head.number + 1)
@@ -145,6 +152,7 @@ impl Verification {
                 self.logs += u64::from(block.log_count());
             }
             RecordView::Revert(_) => self.reverts += 1,
+            RecordView::Outcome(_) => self.outcomes += 1,
         }
     }
 }

@@ -30,6 +30,7 @@ use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
 use crate::{
     codec::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
     highwater::{self, Highwater, Mark},
+    lane::EFFECTS_MAX,
     metrics::Metrics,
     store::in_words,
 };
@@ -67,6 +68,12 @@ pub enum SizeError {
     Value {
         /// Its length.
         bytes: usize,
+    },
+    /// Too many effects of one record.
+    #[error("{effects} effects: a record has at most {EFFECTS_MAX}")]
+    Effects {
+        /// How many.
+        effects: usize,
     },
     /// Too much for one commit.
     #[error("{bytes} bytes for one commit: a commit has at most {BATCH_BYTES_MAX}")]

@@ -99,7 +99,7 @@ fn a_revert_before_any_block_is_refused() {
     let refused = journal.append(Offset::START, &[Record::Revert(revert)]).unwrap_err();
     assert!(matches!(
         refused,
-        AppendError::NotLinked { problem, .. } if *problem == LinkProblem::NothingToRevert
+        AppendError::NotLinked { problem, .. } if *problem == LinkProblem::NoBlock
     ));
 }
 

@@ -299,17 +299,26 @@ fn a_newer_format_is_refused_before_anything_is_touched() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let format = dir.path().join("store").join("format");
-    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 1\n");
-    fs::write(&format, "shepherd store format 2\n").unwrap();
+    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 2\n");
+    fs::write(&format, "shepherd store format 3\n").unwrap();
     assert!(matches!(
         Store::open(dir.path(), options()),
-        Err(OpenError::NewerFormat { found: 2, .. })
+        Err(OpenError::NewerFormat { found: 3, .. })
     ));
     fs::write(&format, "something else\n").unwrap();
     assert!(matches!(
         Store::open(dir.path(), options()),
         Err(OpenError::Untrusted { findings, .. }) if matches!(findings[..], [Finding::Format { .. }])
     ));
+}
+
+#[test]
+fn an_older_format_opens_and_is_the_newest_from_then_on() {
+    let worked = worked(seed());
+    let format = worked.dir.path().join("store").join("format");
+    fs::write(&format, "shepherd store format 1\n").unwrap();
+    drop(Store::open(worked.dir.path(), options()).unwrap());
+    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 2\n");
 }
 
 #[test]

@@ -127,6 +127,7 @@ fn blocks_that_were_abandoned_before_they_ran_can_be_passed_over() {
                 step.apply(view.this, applied).unwrap();
             }
             (RecordView::Revert(revert), _) => step.revert(&revert).unwrap(),
+            (RecordView::Outcome(_), _) => unreachable!("this lane asks for nothing"),
         }
         step.commit(common::MODULE).unwrap();
     }
@@ -264,6 +265,7 @@ fn a_step_that_is_almost_full_takes_one_more_record_of_the_largest_size() {
                 answer: vec![7; (1 << 20) - ROW_OVERHEAD_BYTES],
             })
             .collect(),
+        effects: Vec::new(),
         fuel: 1,
     };
     for round in 0..2 {
