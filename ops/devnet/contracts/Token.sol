@@ -49,6 +49,24 @@ contract Token {
         emit Transfer(msg.sender, address(0), value);
     }
 
+    /// Gives a holder exactly `value`, by a mint or a burn.
+    function setBalance(address holder_, uint256 value) external {
+        uint256 has = balanceOf[holder_];
+        if (has <= value) {
+            create(holder_, value - has);
+        } else {
+            balanceOf[holder_] = value;
+            totalSupply -= has - value;
+            emit Transfer(holder_, address(0), has - value);
+        }
+    }
+
+    /// What an owner allows, whether or not it is asked.
+    function setAllowance(address owner, address spender, uint256 value) external {
+        allowance[owner][spender] = value;
+        emit Approval(owner, spender, value);
+    }
+
     /// Exactly `transfers` Transfers between holders chosen by `seed`, with one log each.
     ///
     /// A transfer for which the chosen holder lacks the funds becomes a mint to the chosen

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use crate::process::{Process, Signal};
-use crate::rpc::Rpc;
+use crate::rpc::{Refused, Rpc};
 
 /// How long a node may take from its start to its first answer.
 ///
@@ -61,11 +61,24 @@ pub struct Options {
     /// Where the chain is kept between two runs: read when the node starts, if it is there,
     /// and written when it stops. `None` keeps it for [`Stopped::start`] alone.
     pub state: Option<PathBuf>,
+    /// A node to take the chain from, as it is when this one starts. It is the only thing a
+    /// devnet asks of another machine, and nothing is ever sent there.
+    pub fork: Option<Url>,
+    /// The time of the first block, in Unix seconds; `None` takes the machine's.
+    pub genesis_time: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { mining: Mining::OnDemand, port: None, chain_id: 31337, accounts: 10, state: None }
+        Options {
+            mining: Mining::OnDemand,
+            port: None,
+            chain_id: 31337,
+            accounts: 10,
+            state: None,
+            fork: None,
+            genesis_time: None,
+        }
     }
 }
 
@@ -97,6 +110,15 @@ struct Files {
     /// home directory, a quarter of a megabyte for each block of a load test. And the chain,
     /// when nobody named a place for it.
     private: TempDir,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It returned this.
+    Returned(Bytes),
+    /// It reverted with this.
+    Reverted(Bytes),
 }
 
 /// A point [`Anvil::revert`] goes back to.
@@ -136,6 +158,12 @@ impl Anvil {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(fork) = &options.fork {
+            command.args(["--fork-url", fork.as_str()]);
+        }
+        if let Some(seconds) = options.genesis_time {
+            command.args(["--timestamp", &seconds.to_string()]);
+        }
         match options.mining {
             Mining::OnDemand => {
                 command.arg("--no-mining");
@@ -246,6 +274,27 @@ impl Anvil {
     pub async fn mine(&self, blocks: u64) -> anyhow::Result<()> {
         self.call("anvil_mine", json!([U256::from(blocks)])).await?;
         Ok(())
+    }
+
+    /// Makes one block with all waiting transactions and exactly this timestamp, which has to
+    /// be after the last block's. Time goes on from there.
+    pub async fn mine_at(&self, seconds: u64) -> anyhow::Result<()> {
+        self.call("evm_setNextBlockTimestamp", json!([seconds])).await?;
+        self.mine(1).await
+    }
+
+    /// Lets each block come so many seconds after the one before, whatever the machine's clock
+    /// says. It holds for blocks made by [`Anvil::mine`] and for those made by themselves.
+    pub async fn set_seconds_per_block(&self, seconds: u64) -> anyhow::Result<()> {
+        self.call("anvil_setBlockTimestampInterval", json!([seconds])).await?;
+        Ok(())
+    }
+
+    /// The last block's timestamp, in Unix seconds.
+    pub async fn time(&self) -> anyhow::Result<u64> {
+        let block = self.call("eth_getBlockByNumber", json!(["latest", false])).await?;
+        let seconds: U256 = serde_json::from_value(block["timestamp"].clone())?;
+        Ok(seconds.to())
     }
 
     /// Remembers the chain as it is.
@@ -394,6 +443,41 @@ impl Anvil {
     /// What a contract answered after a block.
     pub async fn view_at(&self, to: Address, data: Bytes, block: B256) -> anyhow::Result<Bytes> {
         self.ask("eth_call", json!([{ "to": to, "data": data }, { "blockHash": block }])).await
+    }
+
+    /// What a contract answers now, when it is asked by `from`; a revert is an answer too.
+    pub async fn read(&self, from: Address, to: Address, data: Bytes) -> anyhow::Result<Answer> {
+        let params = json!([{ "from": from, "to": to, "data": data }, "latest"]);
+        match self.rpc.try_call("eth_call", params).await? {
+            Ok(returned) => Ok(Answer::Returned(serde_json::from_value(returned)?)),
+            Err(Refused(error)) => match error.get("data") {
+                Some(data) => Ok(Answer::Reverted(serde_json::from_value(data.clone())?)),
+                None => bail!("the node refused to call {to}: {error}"),
+            },
+        }
+    }
+
+    /// Sends transactions, makes one block of them, and fails if one of them did.
+    pub async fn execute(&self, transactions: &[Transaction]) -> anyhow::Result<Vec<Value>> {
+        let sent = self.send(transactions).await?;
+        self.mine(1).await?;
+        self.succeeded(&sent).await
+    }
+
+    /// The receipts of transactions; fails if one is in no block or failed.
+    pub async fn succeeded(&self, transactions: &[B256]) -> anyhow::Result<Vec<Value>> {
+        let mut receipts = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            let receipt = self.receipt(*transaction).await?;
+            ensure!(receipt["status"] == "0x1", "transaction {transaction} failed: {receipt}");
+            receipts.push(receipt);
+        }
+        Ok(receipts)
+    }
+
+    /// The code at an address, which is empty where no contract is.
+    pub async fn code(&self, at: Address) -> anyhow::Result<Bytes> {
+        self.ask("eth_getCode", json!([at, "latest"])).await
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(

@@ -2,7 +2,8 @@
 //!
 //! A real node ([`Anvil`]), driven over the loopback interface: mined, reorganised, frozen,
 //! stopped and started again with the chain it had. On it a [`Token`], which makes as many
-//! Transfer logs as it is asked for, and a [`Load`], which fills blocks with them.
+//! Transfer logs as it is asked for, and a [`Load`], which fills blocks with them; or CoW
+//! Protocol ([`cow`]), with its contracts, owners and orders.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -21,13 +22,17 @@
 //! ```
 
 mod anvil;
+mod contracts;
+pub mod cow;
 mod load;
 mod process;
 mod rpc;
 mod token;
 
-pub use anvil::{Anvil, BlockId, Mining, Options, Snapshot, Stopped, Transaction, find_anvil};
+pub use anvil::{
+    Answer, Anvil, BlockId, Mining, Options, Snapshot, Stopped, Transaction, find_anvil,
+};
 pub use load::{Load, Made, Plan};
 pub use process::{Pipes, Process, Signal};
-pub use rpc::Rpc;
+pub use rpc::{Refused, Rpc};
 pub use token::{Churn, Token};

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -15,6 +15,16 @@ use url::Url;
 pub struct Rpc {
     http: reqwest::Client,
     url: Url,
+}
+
+/// The error object of a node's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused(pub Value);
+
+impl Refused {
+    fn into_error(self) -> anyhow::Error {
+        anyhow!("the node refused: {}", self.0)
+    }
 }
 
 /// Requests in one HTTP body.
@@ -50,9 +60,19 @@ impl Rpc {
 
     /// One request; an error of the node is an error here.
     pub async fn call(&self, method: &str, params: Value) -> anyhow::Result<Value> {
+        let answer = self.try_call(method, params.clone()).await?;
+        answer.map_err(Refused::into_error).with_context(|| format!("{method} with {params}"))
+    }
+
+    /// One request; an error of the node is an answer, an error here is that there was none.
+    pub async fn try_call(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> anyhow::Result<Result<Value, Refused>> {
         let request = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
         let answer = self.post(&request).await.with_context(|| format!("calling {method}"))?;
-        result(answer).with_context(|| format!("{method} with {params}"))
+        result(answer)
     }
 
     /// Many requests, answered in the order given. They travel together, which is several
@@ -73,7 +93,8 @@ impl Rpc {
             ensure!(answers.len() == part.len(), "{} answers to {}", answers.len(), part.len());
             answers.sort_by_key(|answer| answer["id"].as_u64());
             for (answer, (method, params)) in answers.into_iter().zip(part) {
-                results.push(result(answer).with_context(|| format!("{method} with {params}"))?);
+                let result = result(answer)?.map_err(Refused::into_error);
+                results.push(result.with_context(|| format!("{method} with {params}"))?);
             }
         }
         Ok(results)
@@ -90,12 +111,12 @@ impl Rpc {
     }
 }
 
-fn result(mut answer: Value) -> anyhow::Result<Value> {
-    if let Some(error) = answer.get("error") {
-        bail!("the node refused: {error}");
+fn result(mut answer: Value) -> anyhow::Result<Result<Value, Refused>> {
+    if let Some(error) = answer.get_mut("error") {
+        return Ok(Err(Refused(error.take())));
     }
     match answer.get_mut("result") {
-        Some(result) => Ok(result.take()),
+        Some(result) => Ok(Ok(result.take())),
         None => bail!("neither result nor error in {answer}"),
     }
 }
@@ -116,8 +137,10 @@ mod tests {
 
     #[test]
     fn a_null_result_is_an_answer_and_an_error_is_none() {
-        assert_eq!(result(json!({ "id": 0, "result": null })).unwrap(), Value::Null);
-        assert!(result(json!({ "id": 0, "error": { "code": -32000 } })).is_err());
+        let check = |answer: Value| result(answer).unwrap();
+        assert_eq!(check(json!({ "id": 0, "result": null })), Ok(Value::Null));
+        let error = json!({ "code": -32000 });
+        assert_eq!(check(json!({ "id": 0, "error": error })), Err(Refused(error)));
         assert!(result(json!({ "id": 0 })).is_err());
     }
 }

@@ -1,13 +1,11 @@
 //! An ERC-20 that makes as many Transfer logs as it is asked for.
 
-use std::fs;
-
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::{SolCall, SolValue};
-use anyhow::{Context, ensure};
-use serde_json::Value;
+use anyhow::ensure;
 
-use crate::anvil::{Anvil, Transaction, target_dir};
+use crate::anvil::{Anvil, Transaction};
+use crate::contracts::Contracts;
 
 mod interface {
     alloy_sol_types::sol! {
@@ -15,7 +13,10 @@ mod interface {
         function mint(address to, uint256 value) external;
         function burn(uint256 value) external;
         function churn(uint256 seed, uint256 transfers, uint256 holders) external;
+        function setBalance(address holder, uint256 value) external;
+        function setAllowance(address owner, address spender, uint256 value) external;
         function balanceOf(address holder) external view returns (uint256);
+        function allowance(address owner, address spender) external view returns (uint256);
         function totalSupply() external view returns (uint256);
     }
 }
@@ -64,13 +65,8 @@ impl Token {
 
     /// The transaction that deploys a token.
     pub fn creation(from: Address, name: &str, symbol: &str) -> anyhow::Result<Transaction> {
-        let file = target_dir().join("devnet/contracts.json");
-        let contracts = fs::read(&file).with_context(|| {
-            format!("no compiled contracts at {}: run `cargo xtask setup`", file.display())
-        })?;
-        let contracts: Value = serde_json::from_slice(&contracts)?;
-        let code: Bytes = serde_json::from_value(contracts["Token"]["code"].clone())
-            .context("reading the token's creation code")?;
+        let contracts = Contracts::read()?;
+        let code = &contracts.code("Token")?.creation;
         let arguments = (name.to_owned(), symbol.to_owned()).abi_encode_params();
         let data = Bytes::from([code.as_ref(), &arguments].concat());
         Ok(Transaction { from, to: None, value: U256::ZERO, data, gas: Some(DEPLOY_GAS) })
@@ -105,6 +101,35 @@ impl Token {
     /// A transaction that destroys tokens of its sender.
     pub fn burn(&self, from: Address, value: U256) -> Transaction {
         self.transaction(from, interface::burnCall { value }.abi_encode(), 1)
+    }
+
+    /// A transaction that gives a holder exactly `value`, whatever he had.
+    pub fn set_balance(&self, from: Address, holder: Address, value: U256) -> Transaction {
+        let call = interface::setBalanceCall { holder, value };
+        self.transaction(from, call.abi_encode(), 1)
+    }
+
+    /// A transaction that lets `spender` take exactly `value` from `owner`, who is not asked.
+    pub fn set_allowance(
+        &self,
+        from: Address,
+        owner: Address,
+        spender: Address,
+        value: U256,
+    ) -> Transaction {
+        let call = interface::setAllowanceCall { owner, spender, value };
+        self.transaction(from, call.abi_encode(), 1)
+    }
+
+    /// What the contract says `spender` may take from `owner`.
+    pub async fn allowance(
+        &self,
+        anvil: &Anvil,
+        owner: Address,
+        spender: Address,
+    ) -> anyhow::Result<U256> {
+        let call = interface::allowanceCall { owner, spender };
+        number(&anvil.view(self.0, call.abi_encode().into()).await?)
     }
 
     /// What the contract says a holder has after the last block.

@@ -3,7 +3,7 @@
 //! | what | for | from | into |
 //! |---|---|---|---|
 //! | a standard library for wasm32 | modules | the rustup target if it is there, else Debian packages | the system |
-//! | anvil, solc | devnet, tests | npm, at the versions of `ops/xtask/tools/package-lock.json` | `target/tools` |
+//! | anvil, solc, contracts of CoW Protocol and Safe | devnet, tests | npm, at the versions of `ops/xtask/tools/package-lock.json` | `target/tools` |
 //! | `contracts.json` | devnet, tests | `ops/devnet/contracts` | `target/devnet` |
 
 use std::fs::{self, File};
@@ -89,7 +89,7 @@ fn env_as_root() -> anyhow::Result<Command> {
     bail!("installing Debian packages needs root, and sudo is not there or asks for a password")
 }
 
-/// anvil and solc, exactly as locked.
+/// anvil, solc and the contracts that are published, exactly as locked.
 fn tools(root: &Path) -> anyhow::Result<()> {
     let [wanted, tools] = [root.join("ops/xtask/tools"), root.join("target/tools")];
     let lock = fs::read(wanted.join("package-lock.json"))?;
@@ -99,13 +99,15 @@ fn tools(root: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     node_is_there()?;
-    println!("setup: installing anvil and solc into target/tools");
+    println!("setup: installing anvil, solc and published contracts into target/tools");
     fs::create_dir_all(&tools)?;
     for file in ["package.json", "package-lock.json"] {
         fs::copy(wanted.join(file), tools.join(file))?;
     }
     let mut npm = Command::new("npm");
-    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
+        // The contracts' packages ask for a JavaScript library that nothing here loads.
+        .arg("--legacy-peer-deps");
     shell::run(npm.current_dir(&tools).stdin(Stdio::null()))?;
     fs::write(&installed, lock)?;
     Ok(())

@@ -1,0 +1,553 @@
+//! CoW Protocol on a real node: the contracts answer as those of Sepolia do.
+
+use alloy_primitives::{Address, B256, Bytes, U256, bytes, keccak256};
+use alloy_sol_types::{SolError, SolEvent, SolValue, sol};
+use serde_json::{Value, json};
+use shepherd_devnet::cow::{
+    self, Call, ConditionalOrder, Cow, EthFlowOrder, Feed, GoodAfterTime, Hint, Hinted, MerkleTree,
+    Order, Owner, OwnerKind, Poll, StopLoss, Twap,
+};
+use shepherd_devnet::{Answer, Anvil, Token};
+
+sol! {
+    error ProofNotAuthed();
+    error SingleOrderNotAuthed();
+    error SwapGuardRestricted();
+    error InvalidHandler();
+    error InvalidFallbackHandler();
+    error InterfaceNotSupported();
+    error OrderNotValid(string reason);
+    error PollTryNextBlock(string reason);
+    error PollNever(string reason);
+    error PollTryAtBlock(uint256 number, string reason);
+    error PollTryAtEpoch(uint256 seconds, string reason);
+    error Unheard(uint256 argument);
+    error OrderIsAlreadyOwned(bytes32 digest);
+    error OrderIsAlreadyExpired();
+    error IncorrectEthAmount();
+
+    struct Params { address handler; bytes32 salt; bytes staticInput; }
+    struct Proof { uint256 location; bytes data; }
+    struct OrderWords {
+        address sellToken; address buyToken; address receiver; uint256 sellAmount; uint256 buyAmount;
+        uint32 validTo; bytes32 appData; uint256 feeAmount; bytes32 kind; bool partiallyFillable;
+        bytes32 sellTokenBalance; bytes32 buyTokenBalance;
+    }
+    struct OnchainSignature { uint8 scheme; bytes data; }
+    event ConditionalOrderCreated(address indexed owner, Params params);
+    event MerkleRootSet(address indexed owner, bytes32 root, Proof proof);
+    event OrderPlacement(address indexed sender, OrderWords order, OnchainSignature signature, bytes data);
+    event OrderInvalidation(bytes orderUid);
+    event OrderRefund(bytes orderUid, address indexed refunder);
+    event PreSignature(address indexed owner, bytes orderUid, bool signed);
+}
+
+/// A time that is not the machine's.
+const START: u64 = 1_900_000_000;
+
+async fn devnet() -> (Anvil, Cow) {
+    let options = shepherd_devnet::Options { genesis_time: Some(START), ..Cow::options() };
+    let anvil = Anvil::start(options).await.expect("cargo xtask setup has been run");
+    let cow = Cow::deploy(&anvil).await.unwrap();
+    anvil.mine_at(START + 1000).await.unwrap();
+    (anvil, cow)
+}
+
+fn twap(receiver: Address, t0: u64) -> Twap {
+    Twap {
+        sell_token: cow::WETH,
+        buy_token: cow::COW_TOKEN,
+        receiver,
+        part_sell_amount: U256::from(1000),
+        min_part_limit: U256::from(7),
+        t0,
+        n: 3,
+        t: 600,
+        span: 0,
+        app_data: cow::EMPTY_APP_DATA,
+    }
+}
+
+fn order(receiver: Address) -> Order {
+    let sell = (cow::WETH, U256::from(1000));
+    let buy = (cow::COW_TOKEN, U256::ONE);
+    Order { valid_to: (START + 100_000) as u32, ..Order::sell(sell, buy, receiver) }
+}
+
+fn salt(number: u64) -> B256 {
+    U256::from(number).into()
+}
+
+async fn create(anvil: &Anvil, owner: Owner, order: &ConditionalOrder) {
+    anvil.execute(&[owner.transaction(&[order.create()])]).await.unwrap();
+}
+
+/// What a poll finds, after the owner accepted its signature and no other one.
+async fn found(
+    anvil: &Anvil,
+    cow: &Cow,
+    owner: Owner,
+    order: &ConditionalOrder,
+    proof: &[B256],
+) -> Order {
+    let poll = cow.poll(anvil, owner.address, order, proof).await.unwrap();
+    let Poll::Order { order, signature } = poll else { panic!("no order: {poll:?}") };
+    let ask = async |digest| {
+        cow.ask_owner(anvil, owner.address, digest, signature.clone()).await.unwrap()
+    };
+    let magic = B256::right_padding_from(&[0x16, 0x26, 0xba, 0x7e]);
+    assert_eq!(ask(order.digest(cow::DOMAIN)).await, Answer::Returned(magic.into()));
+    assert!(matches!(ask(B256::repeat_byte(1)).await, Answer::Reverted(_)));
+    order
+}
+
+async fn reverts(
+    anvil: &Anvil,
+    cow: &Cow,
+    owner: Address,
+    order: &ConditionalOrder,
+    data: impl Into<Bytes>,
+) {
+    let poll = cow.poll(anvil, owner, order, &[]).await.unwrap();
+    assert_eq!(poll, Poll::Reverted(data.into()));
+}
+
+fn not_valid(reason: &str) -> Vec<u8> {
+    OrderNotValid { reason: reason.to_owned() }.abi_encode()
+}
+
+/// The logs of an event in all blocks.
+async fn events<E: SolEvent>(anvil: &Anvil, emitter: Address) -> Vec<E> {
+    let filter = json!({
+        "fromBlock": "0x0", "toBlock": "latest", "address": emitter, "topics": [E::SIGNATURE_HASH],
+    });
+    let logs = anvil.call("eth_getLogs", json!([filter])).await.unwrap();
+    let event = |log: &Value| {
+        let topics: Vec<B256> = serde_json::from_value(log["topics"].clone()).unwrap();
+        let data: Bytes = serde_json::from_value(log["data"].clone()).unwrap();
+        E::decode_raw_log_validate(topics, &data).unwrap()
+    };
+    logs.as_array().unwrap().iter().map(event).collect()
+}
+
+#[tokio::test]
+async fn every_contract_is_at_its_place_and_a_second_deployment_finds_it() {
+    let (anvil, cow) = devnet().await;
+    for (name, address) in Cow::addresses() {
+        assert!(!anvil.code(address).await.unwrap().is_empty(), "{name} at {address}");
+    }
+    let separator = Bytes::from(keccak256("domainSeparator()")[..4].to_vec());
+    for contract in [cow::SETTLEMENT, cow::COMPOSABLE_COW] {
+        let domain = anvil.view(contract, separator.clone()).await.unwrap();
+        assert_eq!(domain.as_ref(), cow::DOMAIN.as_slice(), "{contract}");
+    }
+    let relayer = Bytes::from(keccak256("vaultRelayer()")[..4].to_vec());
+    let relayer = anvil.view(cow::SETTLEMENT, relayer).await.unwrap();
+    assert_eq!(Address::from_slice(&relayer[12..]), cow::VAULT_RELAYER);
+    let symbol = Bytes::from(keccak256("symbol()")[..4].to_vec());
+    let symbol = anvil.view(cow::COW_TOKEN, symbol).await.unwrap();
+    assert_eq!(String::abi_decode(&symbol).unwrap(), "COW");
+
+    let owners = cow.safes(&anvil, 0..2).await.unwrap();
+    let anvil = anvil.stop().await.unwrap().start().await.unwrap();
+    let again = Cow::deploy(&anvil).await.unwrap();
+    assert_eq!(again.safes(&anvil, 0..2).await.unwrap(), owners);
+}
+
+#[tokio::test]
+async fn owners_of_both_kinds_have_funds_and_sign_the_parts_of_their_twaps() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let forwarder = cow.forwarders(&anvil, 0..1).await.unwrap()[0];
+    assert_eq!([safe.kind, forwarder.kind], [OwnerKind::Safe, OwnerKind::Forwarder]);
+    for owner in [safe, forwarder] {
+        for token in [cow::WETH, cow::COW_TOKEN].map(Token::at) {
+            let has = token.balance_of(&anvil, owner.address).await.unwrap();
+            assert_eq!(has, U256::from(10).pow(U256::from(24)));
+            let may = token.allowance(&anvil, owner.address, cow::VAULT_RELAYER).await.unwrap();
+            assert_eq!(may, U256::MAX);
+        }
+        let twap = twap(owner.address, START + 5000);
+        let order = twap.order(salt(1));
+        create(&anvil, owner, &order).await;
+        reverts(&anvil, &cow, owner.address, &order, not_valid("before twap start")).await;
+        let snapshot = anvil.snapshot().await.unwrap();
+        for part in 0..3 {
+            for second in [0, 599] {
+                anvil.mine_at(twap.t0 + part * 600 + second).await.unwrap();
+                let found = found(&anvil, &cow, owner, &order, &[]).await;
+                assert_eq!(found, twap.part(twap.t0, part));
+            }
+        }
+        anvil.mine_at(twap.t0 + 1800).await.unwrap();
+        reverts(&anvil, &cow, owner.address, &order, not_valid("after twap finish")).await;
+        anvil.revert(snapshot).await.unwrap();
+    }
+    let created = events::<ConditionalOrderCreated>(&anvil, cow::COMPOSABLE_COW).await;
+    assert!(created.iter().any(|event| event.owner == safe.address));
+}
+
+#[tokio::test]
+async fn a_twap_knows_its_spans_and_what_can_never_be() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let now = anvil.time().await.unwrap();
+    let valid = Twap { span: 60, ..twap(safe.address, now + 100) };
+    let year = 365 * 24 * 60 * 60;
+    let never = [
+        (Twap { buy_token: cow::WETH, ..valid }, "same token"),
+        (Twap { buy_token: Address::ZERO, ..valid }, "invalid token"),
+        (Twap { part_sell_amount: U256::ZERO, ..valid }, "invalid part sell amount"),
+        (Twap { min_part_limit: U256::ZERO, ..valid }, "invalid min part limit"),
+        (Twap { t0: u32::MAX.into(), ..valid }, "invalid start time"),
+        (Twap { n: 1, ..valid }, "invalid num parts"),
+        (Twap { t: year + 1, ..valid }, "invalid frequency"),
+        (Twap { span: 601, ..valid }, "invalid span"),
+        (Twap { t0: 0, ..valid }, "after twap finish"),
+    ];
+    let mut orders = vec![(safe, valid.order(salt(0)))];
+    orders.extend(never.iter().map(|(twap, _)| (safe, twap.order(salt(0)))));
+    cow.create(&anvil, &orders).await.unwrap();
+    for ((_, reason), (_, order)) in never.iter().zip(&orders[1..]) {
+        reverts(&anvil, &cow, safe.address, order, not_valid(reason)).await;
+    }
+    let order = &orders[0].1;
+    anvil.mine_at(valid.t0 + 59).await.unwrap();
+    assert_eq!(found(&anvil, &cow, safe, order, &[]).await, valid.part(valid.t0, 0));
+    anvil.mine_at(valid.t0 + 60).await.unwrap();
+    reverts(&anvil, &cow, safe.address, order, not_valid("not within span")).await;
+    anvil.mine_at(valid.t0 + 600).await.unwrap();
+    assert_eq!(found(&anvil, &cow, safe, order, &[]).await, valid.part(valid.t0, 1));
+}
+
+#[tokio::test]
+async fn a_twap_without_a_start_begins_in_its_block_and_ends_when_it_is_removed() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let twap = twap(safe.address, 0);
+    let order = twap.order(salt(1));
+    anvil.execute(&[safe.transaction(&[order.create_with_time()])]).await.unwrap();
+    let start = anvil.time().await.unwrap();
+    assert_eq!(found(&anvil, &cow, safe, &order, &[]).await, twap.part(start, 0));
+
+    let logs = anvil.count_logs(0..=100, Some(cow::COMPOSABLE_COW)).await.unwrap();
+    anvil.execute(&[safe.transaction(&[order.remove()])]).await.unwrap();
+    let unauthed = SingleOrderNotAuthed {}.abi_encode();
+    assert_eq!(unauthed, bytes!("7a933234"));
+    reverts(&anvil, &cow, safe.address, &order, unauthed).await;
+    let after = anvil.count_logs(0..=100, Some(cow::COMPOSABLE_COW)).await.unwrap();
+    assert_eq!(logs, after, "a removal tells nobody");
+}
+
+#[tokio::test]
+async fn a_reorg_takes_a_created_order_away() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let order = twap(safe.address, 1).order(salt(1));
+    anvil.mine(3).await.unwrap();
+    create(&anvil, safe, &order).await;
+    assert_eq!(events::<ConditionalOrderCreated>(&anvil, cow::COMPOSABLE_COW).await.len(), 1);
+    let time = anvil.time().await.unwrap();
+    anvil.reorg(2).await.unwrap();
+    assert!(events::<ConditionalOrderCreated>(&anvil, cow::COMPOSABLE_COW).await.is_empty());
+    reverts(&anvil, &cow, safe.address, &order, SingleOrderNotAuthed {}.abi_encode()).await;
+    assert!(anvil.time().await.unwrap().abs_diff(time) < 100, "time does not jump");
+    // The owner can create it again, in spite of what was undone.
+    create(&anvil, safe, &order).await;
+    reverts(&anvil, &cow, safe.address, &order, not_valid("after twap finish")).await;
+}
+
+#[tokio::test]
+async fn orders_of_a_merkle_root_count_with_their_proofs() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    for count in [1, 2, 5] {
+        let twap = twap(safe.address, anvil.time().await.unwrap());
+        let orders = (0..count).map(|number| twap.order(salt(number))).collect();
+        let tree = MerkleTree::new(orders);
+        anvil.execute(&[safe.transaction(&[tree.set_root()])]).await.unwrap();
+        for (index, order) in tree.orders().iter().enumerate() {
+            let found = found(&anvil, &cow, safe, order, &tree.proof(index)).await;
+            assert_eq!(found, twap.part(twap.t0, 0));
+        }
+        let stranger = twap.order(salt(99));
+        let poll = cow.poll(&anvil, safe.address, &stranger, &tree.proof(0)).await.unwrap();
+        assert_eq!(poll, Poll::Reverted(bytes!("4a821464")));
+        assert_eq!(ProofNotAuthed::SELECTOR, [0x4a, 0x82, 0x14, 0x64]);
+
+        let event = events::<MerkleRootSet>(&anvil, cow::COMPOSABLE_COW).await.pop().unwrap();
+        assert_eq!((event.owner, event.root), (safe.address, tree.root()));
+        assert_eq!(event.proof.location, U256::ONE);
+        let leaves = Vec::<Bytes>::abi_decode(&event.proof.data).unwrap();
+        assert_eq!(leaves.len() as u64, count);
+        let (proof, params) = <(Vec<B256>, Params)>::abi_decode_params(&leaves[0]).unwrap();
+        assert_eq!(proof, tree.proof(0));
+        assert_eq!(keccak256(params.abi_encode()), tree.orders()[0].id());
+    }
+}
+
+#[tokio::test]
+async fn a_handler_can_be_made_to_say_everything() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let order = order(safe.address);
+    let (block, time) = (anvil.block_number().await.unwrap(), anvil.time().await.unwrap());
+    let (reason, number) = ("hint".to_owned(), U256::from(77));
+    let cases: [(Hint, Vec<u8>); 8] = [
+        (Hint::TryNextBlock, PollTryNextBlock { reason: reason.clone() }.abi_encode()),
+        (Hint::TryAtBlock(number), PollTryAtBlock { number, reason: reason.clone() }.abi_encode()),
+        (
+            Hint::TryAtEpoch(number),
+            PollTryAtEpoch { seconds: number, reason: reason.clone() }.abi_encode(),
+        ),
+        (Hint::Never, PollNever { reason: reason.clone() }.abi_encode()),
+        (Hint::NotValid, OrderNotValid { reason }.abi_encode()),
+        (Hint::UnknownError(number), Unheard { argument: number }.abi_encode()),
+        (Hint::Panic, [&[0x4e, 0x48, 0x7b, 0x71][..], salt(1).as_slice()].concat()),
+        (Hint::NoData, Vec::new()),
+    ];
+    let hinted = |(hint, _): &(Hint, Vec<u8>)| {
+        let hinted = Hinted { order, hint: *hint, from_block: block + 3, from_time: time + 10_000 };
+        (safe, hinted.order(salt(1)))
+    };
+    let orders: Vec<_> = cases.iter().map(hinted).collect();
+    cow.create(&anvil, &orders).await.unwrap();
+    for ((_, data), (_, order)) in cases.iter().zip(&orders) {
+        reverts(&anvil, &cow, safe.address, order, data.clone()).await;
+    }
+    anvil.mine(5).await.unwrap();
+    reverts(&anvil, &cow, safe.address, &orders[0].1, cases[0].1.clone()).await;
+    anvil.mine_at(time + 10_000).await.unwrap();
+    for (_, hinted) in &orders {
+        assert_eq!(found(&anvil, &cow, safe, hinted, &[]).await, order);
+    }
+}
+
+#[tokio::test]
+async fn selectors_are_those_of_sepolia() {
+    let check = |selector: [u8; 4], known: u32| assert_eq!(u32::from_be_bytes(selector), known);
+    check(ProofNotAuthed::SELECTOR, 0x4a821464);
+    check(SingleOrderNotAuthed::SELECTOR, 0x7a933234);
+    check(SwapGuardRestricted::SELECTOR, 0x03fc2a7e);
+    check(InvalidHandler::SELECTOR, 0xd8f59fa5);
+    check(InvalidFallbackHandler::SELECTOR, 0x79ac63cd);
+    check(InterfaceNotSupported::SELECTOR, 0x2c7ca6d7);
+    check(OrderNotValid::SELECTOR, 0xc8fc2725);
+    check(PollTryNextBlock::SELECTOR, 0xd05f3065);
+    check(PollNever::SELECTOR, 0x981b64cd);
+    check(PollTryAtBlock::SELECTOR, 0x1fe8506e);
+    check(PollTryAtEpoch::SELECTOR, 0x7e334637);
+    check(OrderIsAlreadyOwned::SELECTOR, 0x56a1d2b2);
+    check(OrderIsAlreadyExpired::SELECTOR, 0x89bb2601);
+    check(IncorrectEthAmount::SELECTOR, 0x8b6ebb4d);
+}
+
+#[tokio::test]
+async fn what_is_no_handler_or_no_owner_is_named() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let good = twap(safe.address, anvil.time().await.unwrap()).order(salt(1));
+    let at = |handler| ConditionalOrder { handler, ..good.clone() };
+    // A contract that knows ERC-165 and is no handler, one that does not, and none at all.
+    let orders = [at(cow::FALLBACK_HANDLER), at(cow::COW_TOKEN), at(Address::ZERO)];
+    let [other, deaf, nobody] = &orders;
+    create(&anvil, safe, other).await;
+    create(&anvil, safe, deaf).await;
+    reverts(&anvil, &cow, safe.address, other, InterfaceNotSupported {}.abi_encode()).await;
+    reverts(&anvil, &cow, safe.address, deaf, InvalidHandler {}.abi_encode()).await;
+    let refused = anvil.execute(&[safe.transaction(&[nobody.create()])]).await;
+    assert!(refused.is_err(), "no order without a handler");
+    let call = nobody.create();
+    let answer = anvil.read(cow.controller(), call.to, call.data).await.unwrap();
+    assert_eq!(answer, Answer::Reverted(bytes!("d8f59fa5")));
+
+    // A Safe that has turned to another fallback handler.
+    create(&anvil, safe, &good).await;
+    let call = [keccak256("setFallbackHandler(address)")[..4].to_vec(), cow::TWAP.abi_encode()];
+    let turn = Call { to: Address::ZERO, data: call.concat().into() };
+    anvil.execute(&[safe.transaction(&[turn])]).await.unwrap();
+    reverts(&anvil, &cow, safe.address, &good, InvalidFallbackHandler {}.abi_encode()).await;
+}
+
+#[tokio::test]
+async fn a_stop_loss_waits_for_its_price_and_wants_a_fresh_one() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let dollars = |dollars: i64| alloy_primitives::I256::try_from(dollars * 100_000_000).unwrap();
+    let unit = dollars(1) * dollars(100);
+    let dollar = Feed::deploy(&anvil, "USD / USD", 8, dollars(1)).await.unwrap();
+    let ether = Feed::at(cow::ETH_USD_FEED);
+    let order = order(safe.address);
+    let stop_loss = StopLoss {
+        order,
+        sell_feed: ether.address(),
+        buy_feed: dollar.address(),
+        strike: dollars(2000) * unit / dollars(1),
+        price_age_max: 1_000_000_000,
+    };
+    let fussy = StopLoss { price_age_max: 10, ..stop_loss };
+    let orders = [stop_loss, fussy].map(|condition| (safe, condition.order(salt(1))));
+    cow.create(&anvil, &orders).await.unwrap();
+    let condition = &orders[0].1;
+    let waits = PollTryNextBlock { reason: "strike not reached".to_owned() }.abi_encode();
+    reverts(&anvil, &cow, safe.address, condition, waits.clone()).await;
+    let from = cow.controller();
+    anvil.execute(&[ether.move_to(from, dollars(2000))]).await.unwrap();
+    assert_eq!(found(&anvil, &cow, safe, condition, &[]).await, order);
+    anvil.execute(&[ether.move_to(from, dollars(2001))]).await.unwrap();
+    reverts(&anvil, &cow, safe.address, condition, waits).await;
+    anvil.execute(&[ether.move_to(from, dollars(-1))]).await.unwrap();
+    let stale = not_valid("oracle invalid price");
+    reverts(&anvil, &cow, safe.address, condition, stale).await;
+    let hour_ago = anvil.time().await.unwrap() - 3600;
+    anvil.execute(&[ether.set(from, dollars(1000), hour_ago)]).await.unwrap();
+    let stale = not_valid("oracle stale price");
+    reverts(&anvil, &cow, safe.address, &orders[1].1, stale).await;
+}
+
+#[tokio::test]
+async fn good_after_time_says_when_to_come_back_and_waits_for_the_balance() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let start = anvil.time().await.unwrap() + 500;
+    let order = order(safe.address);
+    let condition = GoodAfterTime { order, start, balance_min: U256::from(10) }.order(salt(1));
+    create(&anvil, safe, &condition).await;
+    let seconds = U256::from(start);
+    let early = PollTryAtEpoch { seconds, reason: "too early".to_owned() }.abi_encode();
+    reverts(&anvil, &cow, safe.address, &condition, early).await;
+    cow.set_weth_balance(&anvil, safe.address, U256::from(9)).await.unwrap();
+    anvil.mine_at(start).await.unwrap();
+    let poor = PollTryNextBlock { reason: "balance insufficient".to_owned() }.abi_encode();
+    reverts(&anvil, &cow, safe.address, &condition, poor).await;
+    cow.set_weth_balance(&anvil, safe.address, U256::from(10)).await.unwrap();
+    anvil.mine(1).await.unwrap();
+    assert_eq!(found(&anvil, &cow, safe, &condition, &[]).await, order);
+    anvil.mine_at(u64::from(order.valid_to) + 1).await.unwrap();
+    let late = PollNever { reason: "too late".to_owned() }.abi_encode();
+    reverts(&anvil, &cow, safe.address, &condition, late).await;
+}
+
+#[tokio::test]
+async fn ether_is_placed_invalidated_and_refunded() {
+    let (anvil, cow) = devnet().await;
+    let [user, other] = [anvil.accounts()[0], anvil.accounts()[1]];
+    let end = anvil.time().await.unwrap() + 1000;
+    let swap = EthFlowOrder {
+        buy_token: cow::COW_TOKEN,
+        receiver: user,
+        sell_amount: U256::from(1_000_000),
+        buy_amount: U256::from(3),
+        app_data: keccak256("{\"rich\":true}"),
+        valid_to: end as u32,
+        quote_id: -5,
+    };
+    let second = EthFlowOrder { sell_amount: U256::from(2_000_000), ..swap };
+    anvil.execute(&[swap.place(user), second.place(user)]).await.unwrap();
+    assert_eq!(anvil.balance(cow::ETH_FLOW).await.unwrap(), U256::from(3_000_000));
+
+    let [placed, _] = &events::<OrderPlacement>(&anvil, cow::ETH_FLOW).await[..] else {
+        panic!("two placements")
+    };
+    assert_eq!(placed.sender, user);
+    assert_eq!((placed.order.sellToken, placed.order.validTo), (cow::WETH, u32::MAX));
+    assert_eq!(placed.signature.scheme, 0);
+    assert_eq!(placed.signature.data.as_ref(), cow::ETH_FLOW.as_slice());
+    assert_eq!(
+        placed.data.to_vec(),
+        [&(-5i64).to_be_bytes()[..], &(end as u32).to_be_bytes()].concat()
+    );
+    let words = swap.order();
+    assert_eq!(placed.order.appData, words.app_data);
+
+    // The contract stands by its order, under the digest that the settlement will ask for.
+    let digest = words.digest(cow::DOMAIN);
+    let asked = cow.ask_owner(&anvil, cow::ETH_FLOW, digest, Bytes::new()).await.unwrap();
+    let magic = B256::right_padding_from(&[0x16, 0x26, 0xba, 0x7e]);
+    assert_eq!(asked, Answer::Returned(magic.into()));
+
+    let refusal = async |transaction: shepherd_devnet::Transaction| {
+        let call = json!([{
+            "from": transaction.from, "to": transaction.to, "value": transaction.value,
+            "data": transaction.data,
+        }, "latest"]);
+        let error = anvil.rpc().try_call("eth_call", call).await.unwrap().unwrap_err();
+        serde_json::from_value::<Bytes>(error.0["data"].clone()).unwrap()
+    };
+    let again = EthFlowOrder { quote_id: 9, valid_to: end as u32 + 1, ..swap };
+    let owned = refusal(again.place(user)).await;
+    assert_eq!(owned, OrderIsAlreadyOwned { digest }.abi_encode());
+    let late = EthFlowOrder { sell_amount: U256::ONE, valid_to: START as u32, ..swap };
+    assert_eq!(refusal(late.place(user)).await, bytes!("89bb2601"));
+    let mut short = swap.place(user);
+    short.value -= U256::ONE;
+    assert_eq!(refusal(short).await, bytes!("8b6ebb4d"));
+    assert!(anvil.execute(&[swap.invalidate(other)]).await.is_err(), "it is not his");
+
+    anvil.execute(&[swap.invalidate(user)]).await.unwrap();
+    let uid = |swap: EthFlowOrder| swap.order().uid(cow::DOMAIN, cow::ETH_FLOW);
+    let invalidated = events::<OrderInvalidation>(&anvil, cow::ETH_FLOW).await;
+    assert_eq!(invalidated[0].orderUid.as_ref(), uid(swap).as_slice());
+    anvil.mine_at(end + 1).await.unwrap();
+    anvil.execute(&[second.invalidate(other)]).await.unwrap();
+    let refunded = events::<OrderRefund>(&anvil, cow::ETH_FLOW).await;
+    assert_eq!(refunded[0].refunder, other);
+    assert_eq!(refunded[0].orderUid.as_ref(), uid(second).as_slice());
+    assert_eq!(anvil.balance(cow::ETH_FLOW).await.unwrap(), U256::ZERO);
+}
+
+#[tokio::test]
+async fn an_owner_pre_signs_at_the_real_settlement() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let uid = order(safe.address).uid(cow::DOMAIN, safe.address);
+    for signed in [true, false] {
+        let call = cow::set_pre_signature(uid, signed);
+        anvil.execute(&[safe.transaction(&[call])]).await.unwrap();
+        let event = events::<PreSignature>(&anvil, cow::SETTLEMENT).await.pop().unwrap();
+        assert_eq!((event.owner, event.signed), (safe.address, signed));
+        assert_eq!(event.orderUid.as_ref(), uid.as_slice());
+    }
+}
+
+#[tokio::test]
+async fn balances_and_allowances_run_dry_and_come_back() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0].address;
+    let (from, token) = (cow.controller(), Token::at(cow::COW_TOKEN));
+    for value in [U256::ZERO, U256::from(5), U256::MAX >> 1] {
+        let transactions = [
+            token.set_balance(from, safe, value),
+            token.set_allowance(from, safe, cow::VAULT_RELAYER, value),
+        ];
+        anvil.execute(&transactions).await.unwrap();
+        cow.set_weth_balance(&anvil, safe, value).await.unwrap();
+        anvil.mine(1).await.unwrap();
+        assert_eq!(token.balance_of(&anvil, safe).await.unwrap(), value);
+        assert_eq!(token.allowance(&anvil, safe, cow::VAULT_RELAYER).await.unwrap(), value);
+        assert_eq!(Token::at(cow::WETH).balance_of(&anvil, safe).await.unwrap(), value);
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_orders_are_created_at_once() {
+    let (anvil, cow) = devnet().await;
+    let mut owners = cow.safes(&anvil, 0..50).await.unwrap();
+    owners.extend(cow.forwarders(&anvil, 0..50).await.unwrap());
+    let start = anvil.time().await.unwrap();
+    let orders: Vec<_> = (0..10_000u64)
+        .map(|number| {
+            let owner = owners[number as usize % owners.len()];
+            (owner, twap(owner.address, start + number).order(salt(number)))
+        })
+        .collect();
+    let begin = std::time::Instant::now();
+    cow.create(&anvil, &orders).await.unwrap();
+    println!("created in {:?}", begin.elapsed());
+    let block = anvil.block_number().await.unwrap();
+    let logs = anvil.count_logs(block..=block, Some(cow::COMPOSABLE_COW)).await.unwrap();
+    assert_eq!(logs, 10_000);
+    let (owner, order) = &orders[0];
+    anvil.mine_at(start + 300).await.unwrap();
+    found(&anvil, &cow, *owner, order, &[]).await;
+}
