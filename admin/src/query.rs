@@ -142,6 +142,14 @@ fn record_view(journal: &Journal, record: &StoredRecord) -> RecordView {
             abandoned: revert.abandoned.len() as u64,
             abandoned_head: revert.abandoned.last().copied().map(BlockRefView::from),
         },
+        Record::Outcome(outcome) => RecordView::Outcome {
+            offset: offset.into(),
+            module: outcome.module.to_string(),
+            effect: outcome.effect.to_string(),
+            key: outcome.key.to_string(),
+            result: outcome.result.kind().to_owned(),
+            attempts: outcome.attempts,
+        },
     }
 }
 
@@ -160,7 +168,7 @@ pub fn verify(
 ) -> Result<VerifyView, QueryError> {
     let check = |record: &Record<'_>| match record {
         Record::Block(block) => check(journal.chain(), block),
-        Record::Revert(_) => Ok(()),
+        Record::Revert(_) | Record::Outcome(_) => Ok(()),
     };
     let tail = journal.tail().offset;
     let from = from.min(tail);

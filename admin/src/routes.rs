@@ -175,7 +175,7 @@ fn chain_view(sources: &Sources, report: ChainReport) -> Result<ChainView, Query
             timestamp: block.timestamp,
             age_seconds: now_seconds().saturating_sub(block.timestamp),
         }),
-        Record::Revert(_) => None,
+        Record::Revert(_) | Record::Outcome(_) => None,
     });
     Ok(ChainView {
         name: report.name.to_string(),

@@ -234,6 +234,21 @@ pub enum RecordView {
         /// The newest of them.
         abandoned_head: Option<BlockRefView>,
     },
+    /// Something came of a lane's effect.
+    Outcome {
+        /// Its position.
+        offset: OffsetView,
+        /// The module of the lane that asked for it.
+        module: String,
+        /// The effect, as record and position.
+        effect: String,
+        /// What the receiver tells a repetition by: an order's UID, a webhook's key.
+        key: String,
+        /// What came of it.
+        result: String,
+        /// How often it was sent.
+        attempts: u32,
+    },
 }
 
 /// `/v1/chains/{chain}/journal/verify`: what was checked and what is wrong.

@@ -165,7 +165,7 @@ fn apply_two_blocks(store: &Store) {
         let RecordView::Block(block) = stored.record() else { panic!("the first two are blocks") };
         let key = |name: &str| [name.as_bytes(), &[block.this.number as u8]].concat();
         let writes = Writes::from([(key("a/"), Some(vec![1])), (key("b/"), Some(vec![2, 3]))]);
-        step.apply(block.this, Applied { writes, tape: Vec::new(), fuel: 1 }).unwrap();
+        step.apply(block.this, Applied { writes, fuel: 1, ..Applied::default() }).unwrap();
     }
     step.commit([7; 32]).unwrap();
 }

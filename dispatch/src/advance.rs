@@ -7,18 +7,19 @@
 //!                                        commit: state, tape, undo, cursor in one batch
 //! ```
 //!
-//! Live lanes and replays call this same function. What differs is only who answers the reads.
-
-use shepherd_host::{
-    BlockInput, BoundModule, Failure, Fault, Input, LogLine, LogRef, Reads, StateView, World,
-};
-use shepherd_log::{
-    Applied, ApplyError, BlockView, Cursor, Journal, Lane, Offset, ReadError, RecordView,
-    RevertError, SizeError, Step, StorageError, StoredRecord,
-};
+//! A block is one call of the module, an outcome of the lane's own effects another; a revert is
+//! one for each thing the lane has to be told again. Live lanes and replays call this same
+//! function. What differs is only who answers the reads.
 
 use alloy_primitives::B256;
-use shepherd_log::BlockRef;
+use shepherd_host::{
+    At, BoundModule, Failure, Fault, Input, LogLine, LogRef, OutcomeInput, OutcomeRef, Reads,
+    RevertInput, StateView, World,
+};
+use shepherd_log::{
+    Applied, ApplyError, BlockRef, BlockView, Cursor, Deliveries, Journal, Lane, Offset, Outcome,
+    ReadError, RecordView, Revert, RevertError, SizeError, Step, StorageError, StoredRecord,
+};
 
 /// Guest lines a step may collect before it is committed. They are told once the step is durable,
 /// so that a line is about something that really happened.
@@ -29,8 +30,8 @@ pub struct Runner {
     lane: Lane,
     journal: Journal,
     module: BoundModule,
-    /// Time of the newest block that counts, once it was needed.
-    newest: Option<(BlockRef, u64)>,
+    /// The newest block that counts, once it was needed.
+    newest: Option<At>,
 }
 
 /// What one step did.
@@ -46,6 +47,10 @@ pub struct Advanced {
     pub logs: u64,
     /// Reverts among the records.
     pub reverts: u64,
+    /// Outcomes its module was told.
+    pub outcomes: u64,
+    /// Effects its module asked for.
+    pub effects: u64,
     /// Fuel its module took.
     pub fuel: u64,
     /// What its module said, and at which record.
@@ -62,7 +67,7 @@ pub enum Stop {
     Module {
         /// The record.
         offset: Offset,
-        /// The block it holds.
+        /// The newest block that counts then.
         block: BlockRef,
         /// How it fails.
         source: ModuleFailure,
@@ -170,6 +175,8 @@ impl Runner {
                 handled: 0,
                 logs: 0,
                 reverts: 0,
+                outcomes: 0,
+                effects: 0,
                 fuel: 0,
                 lines: Vec::new(),
                 lines_dropped: 0,
@@ -180,7 +187,7 @@ impl Runner {
             let stored = stored?;
             match advance.pass(&stored, reads) {
                 Ok(Passed::Record) => (),
-                Ok(Passed::Abandoned) => break,
+                Ok(Passed::TakenBack | Passed::Nothing) => break,
                 Err(stop) if advance.advanced.records == 0 => return Err(stop),
                 Err(Stop::Storage(error)) => return Err(error.into()),
                 Err(_) => break,
@@ -198,7 +205,7 @@ struct Advance<'r> {
     step: Step<'r>,
     journal: &'r Journal,
     module: &'r BoundModule,
-    newest: &'r mut Option<(BlockRef, u64)>,
+    newest: &'r mut Option<At>,
     advanced: Advanced,
     lines_bytes: usize,
 }
@@ -206,8 +213,10 @@ struct Advance<'r> {
 enum Passed {
     /// The record.
     Record,
-    /// The record and those after it, up to the revert that abandons them.
-    Abandoned,
+    /// The record and those after it, up to the revert that takes them back.
+    TakenBack,
+    /// Nothing: the record wants a step of its own.
+    Nothing,
 }
 
 impl Advance<'_> {
@@ -217,27 +226,31 @@ impl Advance<'_> {
 
     fn pass(&mut self, stored: &StoredRecord, reads: &mut dyn Reads) -> Result<Passed, Stop> {
         let offset = stored.offset();
-        match stored.record() {
-            RecordView::Block(block) => match self.pass_block(offset, &block, reads) {
-                // No endpoint has to answer for a block that left the chain before the lane
-                // came to it. What it would have done is taken back a few records on anyway.
-                Err(Stop::World { .. }) if self.step.abandoned_by(offset).is_some() => {
-                    let revert = self.step.abandoned_by(offset).expect("asked in the guard");
-                    self.step.pass_abandoned(revert);
-                    self.advanced.records += revert.get() - offset.get();
-                    return Ok(Passed::Abandoned);
-                }
-                passed => passed?,
-            },
-            RecordView::Revert(revert) => {
-                let failed = |source| Stop::Revert { offset, source };
-                match self.step.revert(&revert) {
-                    Ok(()) => (),
-                    Err(RevertError::Storage(error)) => return Err(error.into()),
-                    Err(error) => return Err(failed(error.into())),
-                }
-                self.advanced.reverts += 1;
+        let (passed, height) = match stored.record() {
+            RecordView::Block(block) => (self.pass_block(offset, &block, reads), block.this.number),
+            RecordView::Outcome(outcome) => {
+                (self.pass_outcome(offset, &outcome, reads), outcome.head.number)
             }
+            RecordView::Revert(revert) => {
+                let deliveries = self.step.deliveries(&revert)?;
+                // What is told may fail, and a revert cannot be taken half.
+                if !deliveries.is_empty() && self.advanced.records > 0 {
+                    return Ok(Passed::Nothing);
+                }
+                let passed = self.pass_revert(offset, &revert, &deliveries, reads);
+                (passed, revert.ancestor.number)
+            }
+        };
+        match (passed, self.step.undone_by(offset, height)) {
+            (Ok(()), _) => (),
+            // No endpoint has to answer for a block that left the chain before the lane came to
+            // it. What it would have done is taken back a few records on anyway.
+            (Err(Stop::World { .. }), Some(revert)) => {
+                self.advanced.records += revert.get() - offset.get();
+                self.step.pass_abandoned(revert);
+                return Ok(Passed::TakenBack);
+            }
+            (Err(stop), _) => return Err(stop),
         }
         self.advanced.records += 1;
         Ok(Passed::Record)
@@ -268,31 +281,83 @@ impl Advance<'_> {
             logs,
         );
         let applied = match selected {
-            Some(input) => self.call(offset, input, reads)?,
+            Some(input) => {
+                self.advanced.logs += input.logs.len() as u64;
+                self.call(offset, &Input::Block(input), reads)?
+            }
             None => Applied::default(),
         };
-        match self.step.apply(block.this, applied) {
-            Ok(()) => (),
-            Err(ApplyError::Storage(error)) => return Err(error.into()),
-            Err(ApplyError::Size(error)) => {
-                let (block, source) = (block.this, error.into());
-                return Err(Stop::Module { offset, block, source, lines: Vec::new() });
-            }
-        }
-        *self.newest = Some((block.this, block.timestamp));
+        let taken = self.step.apply(block.this, applied);
+        too_large(offset, block.this, taken)?;
+        let BlockView { this, parent, timestamp, .. } = *block;
+        *self.newest = Some(At { this, parent, timestamp });
         Ok(())
+    }
+
+    fn pass_outcome(
+        &mut self,
+        offset: Offset,
+        outcome: &Outcome,
+        reads: &mut dyn Reads,
+    ) -> Result<(), Stop> {
+        let applied = if outcome.module == self.module.lane().module {
+            let abandoned = self.step.is_taken_back(outcome);
+            self.call_outcome(offset, outcome, abandoned, reads)?
+        } else {
+            Applied::default()
+        };
+        too_large(offset, outcome.head, self.step.pass_outcome(applied))
+    }
+
+    /// Takes back what the abandoned blocks did, and tells what is a fact all the same.
+    fn pass_revert(
+        &mut self,
+        offset: Offset,
+        revert: &Revert,
+        deliveries: &Deliveries,
+        reads: &mut dyn Reads,
+    ) -> Result<(), Stop> {
+        match self.step.revert(revert) {
+            Ok(()) => (),
+            Err(RevertError::Storage(error)) => return Err(error.into()),
+            Err(error) => return Err(Stop::Revert { offset, source: error.into() }),
+        }
+        self.advanced.reverts += 1;
+        if !deliveries.noticed.is_empty() {
+            let told = |outcome| told(outcome, true);
+            let outcomes = deliveries.noticed.iter().map(told).collect();
+            let input = RevertInput { at: self.newest()?, outcomes };
+            let applied = self.call(offset, &Input::Revert(input), reads)?;
+            too_large(offset, revert.ancestor, self.step.told_by_revert(applied))?;
+        }
+        for (outcome, abandoned) in &deliveries.again {
+            let applied = self.call_outcome(offset, outcome, *abandoned, reads)?;
+            too_large(offset, revert.ancestor, self.step.told_by_revert(applied))?;
+        }
+        Ok(())
+    }
+
+    fn call_outcome(
+        &mut self,
+        offset: Offset,
+        outcome: &Outcome,
+        abandoned: bool,
+        reads: &mut dyn Reads,
+    ) -> Result<Applied, Stop> {
+        let outcome = told(outcome, abandoned);
+        let input = OutcomeInput { at: self.newest()?, outcome };
+        self.advanced.outcomes += 1;
+        self.call(offset, &Input::Outcome(input), reads)
     }
 
     fn call(
         &mut self,
         offset: Offset,
-        input: BlockInput<'_>,
+        input: &Input<'_>,
         reads: &mut dyn Reads,
     ) -> Result<Applied, Stop> {
-        let block = input.this;
-        let logs = input.logs.len() as u64;
         let mut state = StepState { step: &mut self.step, damage: None };
-        let handled = self.module.handle(&Input::Block(input), &mut state, reads);
+        let handled = self.module.handle(input, &mut state, reads);
         // Not a failure that waiting could mend, whatever the host made of it.
         if let Some(damage) = state.damage {
             return Err(damage.into());
@@ -301,41 +366,51 @@ impl Advance<'_> {
             Ok(handled) => handled,
             Err(Failure::World(source)) => return Err(Stop::World { offset, source }),
             Err(Failure::Module { fault, log_lines: lines }) => {
+                let block = input.at().this;
                 return Err(Stop::Module { offset, block, source: fault.into(), lines });
             }
         };
         let advanced = &mut self.advanced;
         advanced.handled += 1;
-        advanced.logs += logs;
         advanced.fuel += handled.fuel;
+        advanced.effects += handled.effects.len() as u64;
         advanced.lines_dropped += handled.log_lines_dropped;
         self.lines_bytes += handled.log_lines.iter().map(|line| line.message.len()).sum::<usize>();
         advanced.lines.extend(handled.log_lines.into_iter().map(|line| (offset, line)));
         Ok(Applied {
             writes: handled.writes,
             tape: handled.tape,
-            effects: Vec::new(),
+            effects: handled.effects,
             fuel: handled.fuel,
         })
     }
 
     /// The time of the block before this one, when the module's subscription depends on it.
     fn previous_timestamp(&mut self) -> Result<Option<u64>, Stop> {
-        if self.module.subscription().tick_seconds.is_none() {
+        if self.module.subscription().tick_seconds.is_none() || self.step.cursor().block.is_none() {
             return Ok(None);
         }
-        let Some(before) = self.step.cursor().block else { return Ok(None) };
-        if let Some((newest, timestamp)) = *self.newest
-            && newest == before
+        Ok(Some(self.newest()?.timestamp))
+    }
+
+    /// The newest block that counts.
+    fn newest(&mut self) -> Result<At, Stop> {
+        let block = self.step.cursor().block.expect("asked only after a block");
+        if let Some(newest) = *self.newest
+            && newest.this == block
         {
-            return Ok(Some(timestamp));
+            return Ok(newest);
         }
-        let at = self.journal.offset_of(before)?;
-        let at = at.expect("a cursor stands on a block of its journal");
-        let stored = self.journal.read(at..at.plus(1)).next();
+        let offset = self.journal.offset_of(block)?;
+        let offset = offset.expect("a cursor stands on a block of its journal");
+        let stored = self.journal.read(offset..offset.plus(1)).next();
         match stored.expect("indexed records are in the journal")?.record() {
-            RecordView::Block(block) => Ok(Some(block.timestamp)),
-            RecordView::Revert(_) => unreachable!("the block index points at blocks"),
+            RecordView::Block(BlockView { this, parent, timestamp, .. }) => {
+                let newest = At { this, parent, timestamp };
+                *self.newest = Some(newest);
+                Ok(newest)
+            }
+            _ => unreachable!("the block index points at blocks"),
         }
     }
 
@@ -352,6 +427,23 @@ impl Advance<'_> {
             .commit(sha256)
             .map_err(|error| Stop::Revert { offset, source: error.into() })?;
         Ok(Some(advanced))
+    }
+}
+
+/// An outcome as the host takes it.
+fn told(outcome: &Outcome, abandoned: bool) -> OutcomeRef<'_> {
+    let Outcome { effect, key, result, .. } = outcome;
+    OutcomeRef { effect: *effect, key, result, abandoned }
+}
+
+/// Says whose failure it is when a record's changes are not taken.
+fn too_large(offset: Offset, block: BlockRef, taken: Result<(), ApplyError>) -> Result<(), Stop> {
+    match taken {
+        Ok(()) => Ok(()),
+        Err(ApplyError::Storage(error)) => Err(error.into()),
+        Err(ApplyError::Size(error)) => {
+            Err(Stop::Module { offset, block, source: error.into(), lines: Vec::new() })
+        }
     }
 }
 

@@ -96,7 +96,7 @@ fn a_block_that_left_the_chain_before_its_reads_were_answered_is_passed_over() {
         .iter()
         .map(|record| match record {
             Record::Block(block) => block.header.this,
-            Record::Revert(_) => unreachable!("canonical records are blocks"),
+            _ => unreachable!("canonical records are blocks"),
         })
         .collect();
     // An endpoint that has forgotten every abandoned branch, as nodes do.
@@ -184,7 +184,7 @@ fn a_tick_depends_on_the_block_before_it_also_across_restarts_and_reorgs() {
     let blocks = |records: &[Record]| -> Vec<BlockRef> {
         let this = |record: &Record| match record {
             Record::Block(block) => block.header.this,
-            Record::Revert(_) => unreachable!("a straight chain"),
+            _ => unreachable!("a straight chain"),
         };
         records.iter().map(this).collect()
     };

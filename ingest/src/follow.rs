@@ -543,7 +543,7 @@ impl Follower {
         let record = record.expect("the block index names records that exist")?;
         match record.record() {
             RecordView::Block(block) => Ok(Head { this, timestamp: block.timestamp }),
-            RecordView::Revert(_) => unreachable!("the block index names blocks"),
+            _ => unreachable!("the block index names blocks"),
         }
     }
 

@@ -43,7 +43,7 @@ fn check(block: Block, trust: Trust) -> Result<(), Mismatch> {
     let stored = journal.read(Offset::START..Offset::new(1)).next().unwrap().unwrap();
     match stored.record() {
         RecordView::Block(block) => verify_stored(&block, trust),
-        RecordView::Revert(_) => unreachable!("a block was stored"),
+        _ => unreachable!("a block was stored"),
     }
 }
 

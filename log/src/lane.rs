@@ -304,8 +304,8 @@ impl Lane {
     }
 
     /// Its effects that nothing has come of yet.
-    pub fn outbox(&self) -> &Outbox {
-        &self.outbox
+    pub fn outbox(&self) -> Outbox {
+        self.outbox.clone()
     }
 
     /// Begins a step at the cursor.
@@ -499,18 +499,27 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Moves the cursor over an outcome, whoever's it is.
-    pub fn pass_outcome(&mut self) {
-        assert!(self.cursor.next < self.tail.offset, "the outcome is in the journal");
-        self.cursor.next = self.cursor.next.plus(1);
-    }
-
-    /// Takes what a module did when it was told something by the record before the cursor, which
-    /// is an outcome or a revert. Such a record may tell several things, each in a call of its own.
+    /// Takes what a module did when it was told the outcome at the cursor into the step, which is
+    /// nothing when the outcome is another lane's.
     ///
     /// After an error the step must be dropped.
-    pub fn told(&mut self, applied: Applied) -> Result<(), ApplyError> {
-        let offset = Offset::new(self.cursor.next.get() - 1);
+    pub fn pass_outcome(&mut self, applied: Applied) -> Result<(), ApplyError> {
+        let offset = self.cursor.next;
+        assert!(offset < self.tail.offset, "a step passes only records that are in the journal");
+        self.told(offset, applied)?;
+        self.cursor.next = offset.plus(1);
+        Ok(())
+    }
+
+    /// Takes what a module did when it was told something by the revert before the cursor. A
+    /// revert may tell several things, each in a call of its own.
+    ///
+    /// After an error the step must be dropped.
+    pub fn told_by_revert(&mut self, applied: Applied) -> Result<(), ApplyError> {
+        self.told(Offset::new(self.cursor.next.get() - 1), applied)
+    }
+
+    fn told(&mut self, offset: Offset, applied: Applied) -> Result<(), ApplyError> {
         let block = self.cursor.block.expect("an outcome and a revert follow a block");
         let is_undone = self.undone_by(offset, block.number).is_some();
         self.take(offset, block, applied, is_undone)

@@ -96,7 +96,7 @@ fn an_effect_is_settled_once_and_its_outcome_is_a_record() {
     let dir = tempfile::tempdir().unwrap();
     let effects = ["a", "b", "c"].map(effect).to_vec();
     let (store, lane) = asked(dir.path(), effects);
-    let outbox = lane.outbox().clone();
+    let outbox = lane.outbox();
     let mut changes = outbox.watch();
     assert_eq!(outbox.attempt(&[id(0, 0), id(0, 1), id(9, 9)]), [id(0, 0), id(0, 1)]);
     assert!(changes.has_changed().unwrap());
@@ -266,21 +266,22 @@ fn step(lane: &mut Lane, records_max: usize) {
             }
             RecordView::Outcome(outcome) => {
                 let abandoned = step.is_taken_back(&outcome);
-                step.pass_outcome();
-                if outcome.module == module {
-                    let applied = on_outcome(&mut step, &outcome, abandoned);
-                    step.told(applied).unwrap();
-                }
+                let applied = if outcome.module == module {
+                    on_outcome(&mut step, &outcome, abandoned)
+                } else {
+                    Applied::default()
+                };
+                step.pass_outcome(applied).unwrap();
             }
             RecordView::Revert(revert) => {
                 let deliveries = step.deliveries(&revert).unwrap();
                 step.revert(&revert).unwrap();
                 if !deliveries.noticed.is_empty() {
-                    step.told(on_notice(&deliveries.noticed)).unwrap();
+                    step.told_by_revert(on_notice(&deliveries.noticed)).unwrap();
                 }
                 for (outcome, abandoned) in &deliveries.again {
                     let applied = on_outcome(&mut step, outcome, *abandoned);
-                    step.told(applied).unwrap();
+                    step.told_by_revert(applied).unwrap();
                 }
             }
         }

@@ -88,6 +88,7 @@ impl Disk {
                     }
                     assert_eq!(chain.last().unwrap().0, revert.ancestor);
                 }
+                Record::Outcome(_) => unreachable!("no lane runs here"),
             }
         }
         (chain, abandoned)

@@ -143,7 +143,7 @@ pub fn step(lane: &mut Lane, records_max: usize) -> Cursor {
                 step.apply(block.header.this, applied).unwrap();
             }
             RecordView::Revert(revert) => step.revert(&revert).unwrap(),
-            RecordView::Outcome(_) => step.pass_outcome(),
+            RecordView::Outcome(_) => step.pass_outcome(Applied::default()).unwrap(),
         }
         if step.is_full() {
             break;

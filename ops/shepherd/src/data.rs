@@ -112,6 +112,9 @@ fn record_line(record: &RecordView) -> String {
             let (number, hash) = (ancestor.number, &ancestor.hash);
             format!("{offset:<10}revert of {blocks}, back to {number:<11}{hash}\n")
         }
+        RecordView::Outcome { offset, module, effect, key, result, .. } => {
+            format!("{offset:<10}{result} effect {effect} of {module}  {key}\n")
+        }
     }
 }
 

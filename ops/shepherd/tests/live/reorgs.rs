@@ -50,7 +50,7 @@ fn after_reorgs_across_restarts_the_state_equals_a_fresh_run_on_the_final_chain(
     let records = forked.journal.read(Offset::START..forked.journal.tail().offset);
     let mut depths: Vec<usize> = records
         .filter_map(|stored| match stored.unwrap().record() {
-            RecordView::Block(_) => None,
+            RecordView::Block(_) | RecordView::Outcome(_) => None,
             RecordView::Revert(revert) => Some(revert.abandoned.len()),
         })
         .collect();
