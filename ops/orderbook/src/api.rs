@@ -19,14 +19,15 @@ use axum::{
     routing::{get, post},
 };
 use cowprotocol::{
-    BuyTokenDestination, OrderData, OrderKind, SellTokenSource, Signature, SigningScheme,
+    BuyTokenDestination, GPV2_VAULT_RELAYER, OrderData, OrderKind, SellTokenSource, Signature,
+    SigningScheme,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    book::{Candidate, Quoted, Status},
+    book::{Candidate, Funds, Quoted, Status},
     faults::{Fault, Plan, Route, Visit, chosen},
     order::{AppDataClaim, EthFlowView, OnchainOrderView, OrderCreation, OrderView, Uid, decimal},
     refusal::Refusal,
@@ -276,6 +277,13 @@ async fn accept(shared: &Shared, order: OrderCreation) -> Result<Uid, Refusal> {
         }
     }
 
+    let funds = match &shared.node {
+        Some(node) if shared.check_funds => {
+            node.funds(owner, data.sell_token, GPV2_VAULT_RELAYER).await?
+        }
+        _ => Funds::default(),
+    };
+
     let mut state = shared.state();
     let limits = state.limits;
     let rules = Rules { limits, now, wrapped_native: shared.wrapped_native };
@@ -288,6 +296,7 @@ async fn accept(shared: &Shared, order: OrderCreation) -> Result<Uid, Refusal> {
         signature: signature.to_bytes().into(),
         app_data,
         quote_id: order.quote_id,
+        funds,
     };
     state.book.place(candidate, limits, now)
 }
@@ -353,7 +362,7 @@ pub fn view(shared: &Shared, uid: Uid, now: u64, delay: u64) -> Option<OrderView
         onchain_order_data: placement.map(|placed| OnchainOrderView { sender: placed.user }),
         ethflow_data: placement.map(|placed| EthFlowView {
             user_valid_to: placed.user_valid_to,
-            refund_tx_hash: None,
+            refund_tx_hash: book.facts.refund(uid),
         }),
         data,
     })

@@ -56,6 +56,8 @@ pub struct Candidate {
     pub app_data: AppData,
     /// The quote it follows.
     pub quote_id: Option<i64>,
+    /// What the chain says its owner has of the token sold.
+    pub funds: Funds,
 }
 
 /// What a quote was for.
@@ -172,7 +174,10 @@ impl Book {
             return Ok(());
         }
         let funds = self.funds.get(&(order.owner, order.data.sell_token));
-        let Funds { balance, allowance } = funds.copied().unwrap_or_default();
+        let said = funds.copied().unwrap_or_default();
+        // What was said by hand goes before what the chain says.
+        let balance = said.balance.or(order.funds.balance);
+        let allowance = said.allowance.or(order.funds.allowance);
         let needed = match order.data.partially_fillable {
             true => U256::ONE,
             false => order.data.sell_amount,

@@ -10,9 +10,15 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::book::Funds;
+
 sol! {
     /// What an EIP-1271 owner answers; the magic value is the function's own selector.
     function isValidSignature(bytes32 hash, bytes signature) external view returns (bytes4 magic);
+    /// What a holder has of a token.
+    function balanceOf(address holder) external view returns (uint256 balance);
+    /// What a spender may take of it.
+    function allowance(address holder, address spender) external view returns (uint256 allowance);
 }
 
 /// How long a node may take to answer. It is on this machine.
@@ -51,6 +57,8 @@ pub struct Log {
     pub data: Bytes,
     /// The height of its block.
     pub block_number: U64,
+    /// The transaction that emitted it.
+    pub transaction_hash: B256,
     /// Its block. A log that moved to another block in a reorg is another log.
     pub block_hash: B256,
 }
@@ -120,6 +128,30 @@ impl Node {
             Ok(answer) => Ok(isValidSignatureCall::abi_decode_returns(&answer)
                 .is_ok_and(|magic| magic == isValidSignatureCall::SELECTOR)),
             Err(NodeError::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What an owner has of a token and lets `spender` take, at the last block.
+    pub async fn funds(
+        &self,
+        owner: Address,
+        token: Address,
+        spender: Address,
+    ) -> Result<Funds, NodeError> {
+        let balance = balanceOfCall { holder: owner }.abi_encode();
+        let allowance = allowanceCall { holder: owner, spender }.abi_encode();
+        let (balance, allowance) =
+            tokio::try_join!(self.amount(token, balance), self.amount(token, allowance))?;
+        Ok(Funds { balance: Some(balance), allowance: Some(allowance) })
+    }
+
+    /// A token's answer; nothing where there is no token.
+    async fn amount(&self, token: Address, data: Vec<u8>) -> Result<U256, NodeError> {
+        let call = json!({ "to": token, "data": Bytes::from(data) });
+        match self.ask::<Bytes>("eth_call", json!([call, "latest"])).await {
+            Ok(answer) => Ok(U256::try_from_be_slice(&answer).unwrap_or_default()),
+            Err(NodeError::Refused(_)) => Ok(U256::ZERO),
             Err(error) => Err(error),
         }
     }

@@ -63,6 +63,8 @@ pub struct ChainConfig {
     pub delay_blocks: u64,
     /// Pause between two looks at the chain.
     pub poll_interval: Duration,
+    /// Ask the tokens whether an owner has what he sells and lets the vault relayer take it.
+    pub check_funds: bool,
 }
 
 impl Default for Config {
@@ -94,7 +96,7 @@ impl Default for Limits {
 }
 
 impl ChainConfig {
-    /// A chain whose EIP-1271 owners are asked, without anything to index.
+    /// A chain whose EIP-1271 owners are asked, and nothing else.
     pub fn new(rpc: Url) -> ChainConfig {
         ChainConfig {
             rpc,
@@ -102,6 +104,7 @@ impl ChainConfig {
             from_block: 0,
             delay_blocks: 0,
             poll_interval: Duration::from_millis(250),
+            check_funds: false,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What the chain says of orders: placed through EthFlow, invalidated there, pre-signed.
+//! What the chain says of orders: placed through EthFlow, invalidated or refunded there,
+//! pre-signed.
 //!
 //! Each look reads the last blocks again and forgets what it knew of them, so a reorg no deeper
 //! than [`REORG_BLOCKS`] needs no case of its own.
@@ -18,6 +19,7 @@ use alloy_primitives::{Address, B256, Bytes};
 use alloy_sol_types::SolEvent;
 use cowprotocol::{
     BuyTokenDestination,
+    CoWSwapEthFlow::OrderRefund,
     CoWSwapOnchainOrders::{OrderInvalidation, OrderPlacement},
     DomainSeparator, GPv2OrderData,
     GPv2Settlement::PreSignature,
@@ -48,6 +50,7 @@ pub struct Facts {
     next: u64,
     placed: BTreeMap<Uid, Placement>,
     invalidated: BTreeSet<Uid>,
+    refunded: BTreeMap<Uid, B256>,
     presigned: BTreeSet<Uid>,
 }
 
@@ -98,6 +101,11 @@ impl Facts {
         self.invalidated.contains(&uid)
     }
 
+    /// The transaction in which the contract gave back an order's ether.
+    pub fn refund(&self, uid: Uid) -> Option<B256> {
+        self.refunded.get(&uid).copied()
+    }
+
     /// Whether an order's owner has pre-signed it.
     pub fn presigned(&self, uid: Uid) -> bool {
         self.presigned.contains(&uid)
@@ -119,6 +127,7 @@ impl Facts {
         self.logs.extend(logs);
         self.placed.clear();
         self.invalidated.clear();
+        self.refunded.clear();
         self.presigned.clear();
         for log in &self.logs {
             match reader.fact(log) {
@@ -127,6 +136,9 @@ impl Facts {
                 }
                 Some(Fact::Invalidated(uid)) => {
                     self.invalidated.insert(uid);
+                }
+                Some(Fact::Refunded(uid)) => {
+                    self.refunded.insert(uid, log.transaction_hash);
                 }
                 Some(Fact::PreSigned(uid)) => {
                     self.presigned.insert(uid);
@@ -144,6 +156,7 @@ impl Facts {
 enum Fact {
     Placed(Uid, Placement),
     Invalidated(Uid),
+    Refunded(Uid),
     PreSigned(Uid),
     Unsigned(Uid),
 }
@@ -161,6 +174,10 @@ impl Reader {
         if log.topics.first() == Some(&OrderInvalidation::SIGNATURE_HASH) {
             let event = OrderInvalidation::decode_raw_log(topics, &log.data).ok()?;
             return Uid::try_from(event.orderUid.as_ref()).ok().map(Fact::Invalidated);
+        }
+        if log.topics.first() == Some(&OrderRefund::SIGNATURE_HASH) {
+            let event = OrderRefund::decode_raw_log(topics, &log.data).ok()?;
+            return Uid::try_from(event.orderUid.as_ref()).ok().map(Fact::Refunded);
         }
         let event = OrderPlacement::decode_raw_log(topics, &log.data).ok()?;
         let data = order_data(&event.order)?;
@@ -226,9 +243,10 @@ pub async fn follow(shared: Arc<Shared>, node: Node, config: ChainConfig, reader
 }
 
 async fn look(shared: &Shared, node: &Node, from: u64, reader: &Reader) -> Result<(), NodeError> {
-    let events: [B256; 3] = [
+    let events: [B256; 4] = [
         OrderPlacement::SIGNATURE_HASH,
         OrderInvalidation::SIGNATURE_HASH,
+        OrderRefund::SIGNATURE_HASH,
         PreSignature::SIGNATURE_HASH,
     ];
     let emitters = reader.emitters();
@@ -287,6 +305,7 @@ mod tests {
             topics: data.topics().to_vec(),
             data: data.data,
             block_number: U64::from(block),
+            transaction_hash: B256::repeat_byte(sell as u8),
             block_hash: B256::repeat_byte(block as u8),
         }
     }
@@ -305,6 +324,22 @@ mod tests {
             PreSignature::SIGNATURE_HASH,
             b256!("01bf7c8b0ca55deecbea89d7e58295b7ffbf685fd0d96801034ba8c6ffe1c68d")
         );
+    }
+
+    #[test]
+    fn a_refund_is_known_by_its_transaction() {
+        let placed = placement(10, 1);
+        let mut facts = Facts::default();
+        facts.replace(0, 11, vec![placed.clone()], &reader());
+        let uid = *facts.placements().next().unwrap().0;
+        assert_eq!(facts.refund(uid), None);
+        let refund = OrderRefund { orderUid: uid.to_vec().into(), refunder: Address::ZERO };
+        let data = refund.encode_log_data();
+        let transaction_hash = B256::repeat_byte(7);
+        let topics = data.topics().to_vec();
+        let refund = Log { topics, data: data.data, transaction_hash, ..placed.clone() };
+        facts.replace(0, 12, vec![placed, refund], &reader());
+        assert_eq!(facts.refund(uid), Some(transaction_hash));
     }
 
     #[test]

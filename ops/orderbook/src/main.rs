@@ -56,6 +56,9 @@ struct Arguments {
     /// Milliseconds between two looks at the chain.
     #[arg(long, default_value_t = 250)]
     poll_interval_ms: u64,
+    /// Ask the tokens whether an owner has what he sells and lets the vault relayer take it.
+    #[arg(long, requires = "rpc_url")]
+    check_funds: bool,
     /// An order has to be valid for at least so many seconds.
     #[arg(long, default_value_t = Limits::default().validity_seconds_min)]
     validity_seconds_min: u64,
@@ -124,6 +127,7 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
         from_block: arguments.index_from_block,
         delay_blocks: arguments.index_delay_blocks,
         poll_interval: Duration::from_millis(arguments.poll_interval_ms),
+        check_funds: arguments.check_funds,
     });
     ensure!(
         chain.is_some() || arguments.clock != Clock::Chain,

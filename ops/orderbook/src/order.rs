@@ -200,7 +200,7 @@ pub struct OnchainOrderView {
 pub struct EthFlowView {
     /// Until when the user wants it; the order itself is valid for ever.
     pub user_valid_to: u32,
-    /// Always absent: refunds are not indexed.
+    /// The transaction that gave the ether back after the end.
     pub refund_tx_hash: Option<B256>,
 }
 

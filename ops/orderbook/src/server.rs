@@ -69,6 +69,8 @@ pub struct Shared {
     pub eth_flow: Option<Address>,
     /// Blocks after a placement before it is known.
     pub delay_blocks: u64,
+    /// Whether tokens are asked for an owner's funds.
+    pub check_funds: bool,
     /// The chain.
     pub node: Option<Node>,
     state: Mutex<State>,
@@ -106,6 +108,7 @@ impl Shared {
             wrapped_native: config.wrapped_native,
             eth_flow: chain.and_then(|chain| chain.eth_flow),
             delay_blocks: chain.map_or(0, |chain| chain.delay_blocks),
+            check_funds: chain.is_some_and(|chain| chain.check_funds),
             node: node.map_err(StartError::Client)?,
             state: Mutex::new(state),
         })
