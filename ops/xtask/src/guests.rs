@@ -23,9 +23,10 @@ use crate::shell;
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Every module in the tree: its name, its package, and its library's file name.
-const MODULES: [(&str, &str, &str); 4] = [
+const MODULES: [(&str, &str, &str); 5] = [
     ("token-ledger", "shepherd-token-ledger", "shepherd_token_ledger"),
     ("balance-tracker", "shepherd-balance-tracker", "shepherd_balance_tracker"),
+    ("ethflow-watcher", "shepherd-ethflow-watcher", "shepherd_ethflow_watcher"),
     ("price-alert", "shepherd-price-alert", "shepherd_price_alert"),
     ("hostile", "shepherd-fixture-hostile", "shepherd_fixture_hostile"),
 ];
