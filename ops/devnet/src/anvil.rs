@@ -33,6 +33,11 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How long a node may take to write its chain down when told to stop.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
+/// How long a receipt may be missing after its block was asked for. anvil shows a block a little
+/// before the receipts in it, and there is no event to wait for.
+const RECEIPT_MAX: Duration = Duration::from_secs(10);
+const RECEIPT_PAUSE: Duration = Duration::from_millis(2);
+
 /// Lines of a failed node's complaint that are shown.
 const COMPLAINT_LINES: usize = 20;
 
@@ -464,15 +469,28 @@ impl Anvil {
         self.succeeded(&sent).await
     }
 
-    /// The receipts of transactions; fails if one is in no block or failed.
+    /// The receipts of transactions; fails if one does not get into a block soon, or failed.
     pub async fn succeeded(&self, transactions: &[B256]) -> anyhow::Result<Vec<Value>> {
         let mut receipts = Vec::with_capacity(transactions.len());
         for transaction in transactions {
-            let receipt = self.receipt(*transaction).await?;
+            let receipt = self.mined(*transaction).await?;
             ensure!(receipt["status"] == "0x1", "transaction {transaction} failed: {receipt}");
             receipts.push(receipt);
         }
         Ok(receipts)
+    }
+
+    /// The receipt of a transaction that is in a block, or will be in one that is being made.
+    async fn mined(&self, transaction: B256) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + RECEIPT_MAX;
+        loop {
+            match self.receipt(transaction).await {
+                Err(_) if Instant::now() < deadline => {
+                    tokio::time::sleep(RECEIPT_PAUSE).await;
+                }
+                receipt => return receipt,
+            }
+        }
     }
 
     /// The code at an address, which is empty where no contract is.

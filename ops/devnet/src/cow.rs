@@ -162,7 +162,7 @@ impl Cow {
     }
 
     /// The Safes of these numbers, created and funded unless they are there: a million WETH and
-    /// COW each, which the vault relayer may take, and ether.
+    /// COW each, which the vault relayer may take, and ether. A fork has no COW to give.
     pub async fn safes(&self, anvil: &Anvil, numbers: Range<u64>) -> anyhow::Result<Vec<Owner>> {
         let mut found = Vec::new();
         for number in numbers {
@@ -219,11 +219,16 @@ impl Cow {
         if owners.is_empty() {
             return Ok(());
         }
+        // On a fork the COW token is the real one, which nobody may mint.
+        let ours = &self.contracts.code("Token")?.runtime;
+        let mints = anvil.code(COW_TOKEN).await? == *ours;
         let value = U256::from(FIRST_BALANCE);
         let mut tokens = Vec::new();
         let mut set = Vec::new();
         for Owner { address, .. } in owners {
-            tokens.push(Token::at(COW_TOKEN).set_balance(self.controller, *address, value));
+            if mints {
+                tokens.push(Token::at(COW_TOKEN).set_balance(self.controller, *address, value));
+            }
             set.push(set_weth(*address, value));
             set.push(("anvil_setBalance", json!([address, value])));
         }

@@ -155,6 +155,90 @@ async fn every_contract_is_at_its_place_and_a_second_deployment_finds_it() {
 }
 
 #[tokio::test]
+async fn contracts_answer_at_the_blocks_of_the_past() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let order = twap(safe.address, 1).order(salt(1));
+    let before = anvil.head().await.unwrap().hash;
+    create(&anvil, safe, &order).await;
+    let after = anvil.head().await.unwrap().hash;
+    let anvil = anvil.stop().await.unwrap().start().await.unwrap();
+    anvil.mine(3).await.unwrap();
+    let wanted = [
+        keccak256("singleOrders(address,bytes32)")[..4].to_vec(),
+        (safe.address, order.id()).abi_encode(),
+    ];
+    let wanted = Bytes::from(wanted.concat());
+    for (block, is) in [(before, false), (after, true)] {
+        let answer = anvil.view_at(cow::COMPOSABLE_COW, wanted.clone(), block).await.unwrap();
+        assert_eq!(bool::abi_decode(&answer).unwrap(), is);
+    }
+}
+
+#[tokio::test]
+async fn it_comes_up_while_blocks_are_made_by_themselves() {
+    let mining = shepherd_devnet::Mining::Every(std::time::Duration::from_millis(250));
+    let options = shepherd_devnet::Options { mining, ..Cow::options() };
+    let anvil = Anvil::start(options).await.unwrap();
+    let cow = Cow::deploy(&anvil).await.unwrap();
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let twap = twap(safe.address, anvil.time().await.unwrap());
+    let order = twap.order(salt(1));
+    create(&anvil, safe, &order).await;
+    assert_eq!(found(&anvil, &cow, safe, &order, &[]).await, twap.part(twap.t0, 0));
+}
+
+#[tokio::test]
+async fn deployments_of_a_file_take_the_place_of_our_own_contracts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("deployments.json");
+    // Returns the runtime code that follows: one that answers everything with 42.
+    let code = bytes!("600a600c600039600a6000f3" "602a60005260206000f3");
+    let sender = Address::repeat_byte(0x77);
+    let factory: Address = "0x4e59b44847b379578588920cA78FbF26c0B4956C".parse().unwrap();
+    let called = factory.create2_from_code(salt(9), &code);
+    let data = Bytes::from([salt(9).as_slice(), &code].concat());
+    let deployments = json!({
+        "Created": { "address": sender.create(5), "from": sender, "nonce": 5, "data": code },
+        "Called": { "address": called, "to": factory, "data": data },
+    });
+    std::fs::write(&file, deployments.to_string()).unwrap();
+    let anvil = Anvil::start(Cow::options()).await.unwrap();
+    Cow::deploy_with(&anvil, &cow::Deployments::read(&file).unwrap()).await.unwrap();
+    for address in [sender.create(5), called] {
+        let answer = anvil.view(address, Bytes::new()).await.unwrap();
+        assert_eq!(U256::from_be_slice(&answer), U256::from(42));
+    }
+
+    let elsewhere = json!({ "Lost": { "address": cow::BATCH, "to": factory, "data": data } });
+    std::fs::write(&file, elsewhere.to_string()).unwrap();
+    let anvil = Anvil::start(Cow::options()).await.unwrap();
+    let error = Cow::deploy_with(&anvil, &cow::Deployments::read(&file).unwrap()).await;
+    assert!(format!("{:#}", error.unwrap_err()).contains("deploying Lost"));
+}
+
+#[tokio::test]
+async fn a_fork_has_the_contracts_and_the_orders_of_its_chain() {
+    let (real, cow) = devnet().await;
+    let safe = cow.safes(&real, 0..1).await.unwrap()[0];
+    let twap = twap(safe.address, real.time().await.unwrap());
+    let [order, other] = [1, 2].map(|number| twap.order(salt(number)));
+    create(&real, safe, &order).await;
+    // The fork meets a token that is not ours.
+    real.set_code(cow::COW_TOKEN, bytes!("602a60005260206000f3")).await.unwrap();
+    real.mine(1).await.unwrap();
+
+    let options = shepherd_devnet::Options { fork: Some(real.http_url()), ..Cow::options() };
+    let fork = Anvil::start(options).await.unwrap();
+    let cow = Cow::deploy(&fork).await.unwrap();
+    assert_eq!(cow.safes(&fork, 0..2).await.unwrap()[0], safe);
+    assert_eq!(found(&fork, &cow, safe, &order, &[]).await, twap.part(twap.t0, 0));
+    create(&fork, safe, &other).await;
+    found(&fork, &cow, safe, &other, &[]).await;
+    reverts(&real, &cow, safe.address, &other, SingleOrderNotAuthed {}.abi_encode()).await;
+}
+
+#[tokio::test]
 async fn owners_of_both_kinds_have_funds_and_sign_the_parts_of_their_twaps() {
     let (anvil, cow) = devnet().await;
     let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
