@@ -74,6 +74,8 @@ use crate::{
 pub struct MemoryHost {
     /// The state. It lasts from one `handle` to the next, as the lane's does.
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// How often it was asked for so far.
+    pub state_calls: StateCalls,
     /// What the chain answers. A request that is not here fails the test.
     pub answers: BTreeMap<Request, Answer>,
     /// Every `read` so far, with its requests.
@@ -100,6 +102,19 @@ pub struct MemoryHost {
     pub drawn: u64,
 }
 
+/// How often the state was called: what a block costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCalls {
+    /// `get`.
+    pub gets: usize,
+    /// `set` and `delete`.
+    pub writes: usize,
+    /// `list`.
+    pub lists: usize,
+    /// Entries that were listed.
+    pub listed: usize,
+}
+
 /// Where a [`MemoryHost`] is unless it is told otherwise.
 pub const SEPOLIA: u64 = 11_155_111;
 
@@ -107,6 +122,7 @@ impl Default for MemoryHost {
     fn default() -> MemoryHost {
         MemoryHost {
             state: BTreeMap::new(),
+            state_calls: StateCalls::default(),
             answers: BTreeMap::new(),
             reads: Vec::new(),
             chain_id: SEPOLIA,
@@ -158,16 +174,19 @@ impl MemoryHost {
 
 impl Host for MemoryHost {
     fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        self.state_calls.gets += 1;
         self.state.get(key).cloned()
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) {
         assert!((1..=1024).contains(&key.len()), "a key of {} bytes is a fault", key.len());
         assert!(value.len() <= 1 << 20, "a value of {} bytes is a fault", value.len());
+        self.state_calls.writes += 1;
         self.state.insert(key.to_vec(), value.to_vec());
     }
 
     fn delete(&mut self, key: &[u8]) {
+        self.state_calls.writes += 1;
         self.state.remove(key);
     }
 
@@ -182,7 +201,10 @@ impl Host for MemoryHost {
             .take_while(|(key, _)| key.starts_with(prefix));
         let limit = (limit as usize).clamp(1, 1000);
         let page = entries.by_ref().take(limit).map(|(key, value)| (key.clone(), value.clone()));
-        Page { entries: page.collect(), more: entries.next().is_some() }
+        let page = Page { entries: page.collect(), more: entries.next().is_some() };
+        self.state_calls.lists += 1;
+        self.state_calls.listed += page.entries.len();
+        page
     }
 
     fn read(&mut self, requests: &[Request]) -> Vec<Answer> {

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shepherd_sdk::{
-    Answer, Host, Level, Moment, OrderbookAnswer, OrderbookRequest, Page, Request, Response,
-    Webhook, When,
-    cow::{posting::Posting, uid::Uid},
+    Moment, When,
     due::Due,
-    testing::MemoryHost,
+    testing::{MemoryHost, StateCalls},
 };
 
 const DUE: Due = Due::under(b"due/");
@@ -86,85 +84,15 @@ fn any_history_leaves_what_a_naive_index_would_hold() {
     }
 }
 
-/// A host that counts what it is asked for.
-#[derive(Default)]
-struct Counting {
-    host: MemoryHost,
-    gets: usize,
-    writes: usize,
-    lists: usize,
-    listed: usize,
-}
-
-impl Host for Counting {
-    fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
-        self.gets += 1;
-        self.host.get(key)
-    }
-
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        self.writes += 1;
-        self.host.set(key, value);
-    }
-
-    fn delete(&mut self, key: &[u8]) {
-        self.writes += 1;
-        self.host.delete(key);
-    }
-
-    fn list(&mut self, prefix: &[u8], after: Option<&[u8]>, limit: u32) -> Page {
-        let page = self.host.list(prefix, after, limit);
-        self.lists += 1;
-        self.listed += page.entries.len();
-        page
-    }
-
-    fn read(&mut self, requests: &[Request]) -> Vec<Answer> {
-        self.host.read(requests)
-    }
-
-    fn chain_id(&mut self) -> u64 {
-        self.host.chain_id()
-    }
-
-    fn place_order(&mut self, posting: &Posting) -> Uid {
-        self.host.place_order(posting)
-    }
-
-    fn webhook(&mut self, webhook: &Webhook) -> String {
-        self.host.webhook(webhook)
-    }
-
-    fn read_orderbook(&mut self, requests: &[OrderbookRequest]) -> Vec<OrderbookAnswer> {
-        self.host.read_orderbook(requests)
-    }
-
-    fn http_get(&mut self, url: &str) -> Response {
-        self.host.http_get(url)
-    }
-
-    fn log(&mut self, level: Level, message: &str) {
-        self.host.log(level, message);
-    }
-
-    fn now(&mut self) -> u64 {
-        self.host.now()
-    }
-
-    fn random(&mut self) -> u64 {
-        self.host.random()
-    }
-}
-
 /// Watches so many orders, of which the first `due` are due, and takes what is due.
-fn cost(watched: u32, due: u32) -> Counting {
-    let mut host = Counting::default();
+fn cost(watched: u32, due: u32) -> MemoryHost {
+    let mut host = MemoryHost::default();
     for number in 0..watched {
         let late = if number < due { 0 } else { 1_000 + u64::from(number) };
         let when = if number % 2 == 0 { When::Block(late) } else { When::Time(late) };
         DUE.set(&mut host, &number.to_be_bytes(), when).unwrap();
     }
-    host = Counting { host: host.host, ..Counting::default() };
+    host.state_calls = StateCalls::default();
     let taken = DUE.take(&mut host, Moment { block: 500, time: 500 }, 2_000).unwrap();
     assert_eq!(taken.ids.len(), due as usize);
     host
@@ -173,26 +101,26 @@ fn cost(watched: u32, due: u32) -> Counting {
 #[test]
 fn the_work_of_a_block_follows_what_is_due_and_not_what_is_watched() {
     for due in [0, 1, 10, 300, 1_500] {
-        let few = cost(6_000, due);
-        let many = cost(10_000, due);
-        let counts = |host: &Counting| (host.gets, host.writes, host.lists, host.listed);
-        assert_eq!(counts(&few), counts(&many), "{due} due");
+        let few = cost(6_000, due).state_calls;
+        let many = cost(10_000, due).state_calls;
+        assert_eq!(few, many, "{due} due");
 
         let due = due as usize;
         assert_eq!((many.gets, many.writes), (0, 2 * due));
         assert!(many.listed <= 3 * due + 2, "{} entries were listed for {due}", many.listed);
         assert!(many.lists <= 16, "{} pages were listed for {due}", many.lists);
     }
-    let idle = cost(10_000, 0);
+    let idle = cost(10_000, 0).state_calls;
     assert_eq!((idle.lists, idle.listed), (2, 2));
 }
 
 #[test]
 fn moving_one_of_ten_thousand_is_one_read_and_three_writes() {
     let mut host = cost(10_000, 0);
-    host = Counting { host: host.host, ..Counting::default() };
+    host.state_calls = StateCalls::default();
     DUE.set(&mut host, &7u32.to_be_bytes(), When::Block(9)).unwrap();
-    assert_eq!((host.gets, host.writes, host.lists), (1, 3, 0));
+    let once = StateCalls { gets: 1, writes: 3, lists: 0, listed: 0 };
+    assert_eq!(host.state_calls, once);
     DUE.set(&mut host, &7u32.to_be_bytes(), When::Block(9)).unwrap();
-    assert_eq!((host.gets, host.writes, host.lists), (2, 3, 0));
+    assert_eq!(host.state_calls, StateCalls { gets: 2, ..once });
 }
