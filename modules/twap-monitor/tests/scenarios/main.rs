@@ -1,0 +1,5 @@
+//! What the module does over many blocks, against a contract and an orderbook in memory.
+
+mod others;
+mod support;
+mod twap;
