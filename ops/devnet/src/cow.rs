@@ -64,7 +64,7 @@ pub use feed::Feed;
 pub use merkle::MerkleTree;
 pub use order::{
     ConditionalOrder, EMPTY_APP_DATA, EthFlowOrder, GoodAfterTime, Hint, Hinted, Kind, Order,
-    StopLoss, Twap, Uid, set_pre_signature,
+    StopLoss, TradeAboveThreshold, Twap, Uid, set_pre_signature, set_swap_guard,
 };
 pub use owner::{Call, Owner, OwnerKind};
 
@@ -155,6 +155,7 @@ impl Cow {
             ("Safe", SAFE_SINGLETON),
             ("SafeProxyFactory", SAFE_FACTORY),
             ("Batch", BATCH),
+            ("ClosedGuard", CLOSED_GUARD),
             ("WETH", WETH),
             ("COW", COW_TOKEN),
             ("EthUsdFeed", ETH_USD_FEED),

@@ -1,11 +1,11 @@
 //! CoW Protocol on a real node: the contracts answer as those of Sepolia do.
 
-use alloy_primitives::{Address, B256, Bytes, U256, bytes, keccak256};
-use alloy_sol_types::{SolError, SolEvent, SolValue, sol};
+use alloy_primitives::{Address, B256, Bytes, U256, b256, bytes, keccak256};
+use alloy_sol_types::{SolCall, SolError, SolEvent, SolValue, sol};
 use serde_json::{Value, json};
 use shepherd_devnet::cow::{
     self, Call, ConditionalOrder, Cow, EthFlowOrder, Feed, GoodAfterTime, Hint, Hinted, MerkleTree,
-    Order, Owner, OwnerKind, Poll, StopLoss, Twap,
+    Order, Owner, OwnerKind, Poll, StopLoss, TradeAboveThreshold, Twap,
 };
 use shepherd_devnet::{Answer, Anvil, Token};
 
@@ -25,6 +25,10 @@ sol! {
     error OrderIsAlreadyOwned(bytes32 digest);
     error OrderIsAlreadyExpired();
     error IncorrectEthAmount();
+
+    struct Call3 { address target; bool allowFailure; bytes callData; }
+    struct Result3 { bool success; bytes returnData; }
+    function aggregate3(Call3[] calls) external payable returns (Result3[] results);
 
     struct Params { address handler; bytes32 salt; bytes staticInput; }
     struct Proof { uint256 location; bytes data; }
@@ -408,7 +412,109 @@ async fn a_handler_can_be_made_to_say_everything() {
 }
 
 #[tokio::test]
-async fn selectors_are_those_of_sepolia() {
+async fn a_guard_closes_and_opens_again() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let twap = twap(safe.address, anvil.time().await.unwrap());
+    let order = twap.order(salt(1));
+    create(&anvil, safe, &order).await;
+    let Poll::Order { order: part, signature } =
+        cow.poll(&anvil, safe.address, &order, &[]).await.unwrap()
+    else {
+        panic!("the first part has begun")
+    };
+    let guard = cow::set_swap_guard(cow::CLOSED_GUARD);
+    anvil.execute(&[safe.transaction(&[guard])]).await.unwrap();
+    reverts(&anvil, &cow, safe.address, &order, bytes!("03fc2a7e")).await;
+    let digest = part.digest(cow::DOMAIN);
+    let asked = cow.ask_owner(&anvil, safe.address, digest, signature).await.unwrap();
+    assert_eq!(asked, Answer::Reverted(bytes!("03fc2a7e")));
+    let guard = cow::set_swap_guard(Address::ZERO);
+    anvil.execute(&[safe.transaction(&[guard])]).await.unwrap();
+    assert_eq!(found(&anvil, &cow, safe, &order, &[]).await, part);
+}
+
+#[tokio::test]
+async fn a_balance_above_its_threshold_is_sold_by_the_end_of_the_bucket() {
+    let (anvil, cow) = devnet().await;
+    let safe = cow.safes(&anvil, 0..1).await.unwrap()[0];
+    let condition = TradeAboveThreshold {
+        sell_token: cow::WETH,
+        buy_token: cow::COW_TOKEN,
+        receiver: safe.address,
+        bucket_seconds: 3600,
+        threshold: U256::from(100),
+        app_data: cow::EMPTY_APP_DATA,
+    };
+    let condition = condition.order(salt(1));
+    create(&anvil, safe, &condition).await;
+    cow.set_weth_balance(&anvil, safe.address, U256::from(99)).await.unwrap();
+    anvil.mine(1).await.unwrap();
+    let poor = PollTryNextBlock { reason: "balance insufficient".to_owned() }.abi_encode();
+    reverts(&anvil, &cow, safe.address, &condition, poor).await;
+    cow.set_weth_balance(&anvil, safe.address, U256::from(150)).await.unwrap();
+    anvil.mine(1).await.unwrap();
+    let bucket = (anvil.time().await.unwrap() / 3600 + 1) * 3600;
+    let found = found(&anvil, &cow, safe, &condition, &[]).await;
+    assert_eq!((found.sell_amount, found.valid_to), (U256::from(150), bucket as u32));
+}
+
+#[tokio::test]
+async fn many_reads_are_one_call_and_keep_what_each_reverted_with() {
+    let (anvil, cow) = devnet().await;
+    let separator = Bytes::from(keccak256("domainSeparator()")[..4].to_vec());
+    let poll = [keccak256("getValue(bytes)")[..4].to_vec(), Bytes::new().abi_encode()].concat();
+    let refused = cow::set_pre_signature(cow::Uid::ZERO, true);
+    let call = |target, data| Call3 { target, allowFailure: true, callData: data };
+    let calls = vec![
+        call(cow::SETTLEMENT, separator),
+        call(cow::TIMESTAMP_FACTORY, poll.into()),
+        call(refused.to, refused.data),
+    ];
+    let data = aggregate3Call { calls: calls.clone() }.abi_encode().into();
+    let answer = anvil.view(cow::MULTICALL, data).await.unwrap();
+    let results = aggregate3Call::abi_decode_returns_validate(&answer).unwrap();
+    assert_eq!(results[0].returnData, cow::DOMAIN.to_vec());
+    assert!(U256::from_be_slice(&results[1].returnData) >= U256::from(START));
+    let reason = String::abi_decode(&results[2].returnData[4..]).unwrap();
+    assert_eq!((results[2].success, &*reason), (false, "GPv2: cannot presign order"));
+    let strict = calls.into_iter().map(|call| Call3 { allowFailure: false, ..call }).collect();
+    let data = aggregate3Call { calls: strict }.abi_encode().into();
+    let answer = anvil.read(cow.controller(), cow::MULTICALL, data).await.unwrap();
+    assert!(matches!(answer, Answer::Reverted(_)));
+}
+
+#[test]
+fn topics_are_those_of_sepolia() {
+    let check = |topic: B256, known: B256| assert_eq!(topic, known);
+    check(
+        ConditionalOrderCreated::SIGNATURE_HASH,
+        b256!("2cceac5555b0ca45a3744ced542f54b56ad2eb45e521962372eef212a2cbf361"),
+    );
+    check(
+        MerkleRootSet::SIGNATURE_HASH,
+        b256!("58662f46b4a87d0f96d929b24c37fe25c55d52c0025d0b2bec3936534cc31e57"),
+    );
+    check(
+        OrderPlacement::SIGNATURE_HASH,
+        b256!("cf5f9de2984132265203b5c335b25727702ca77262ff622e136baa7362bf1da9"),
+    );
+    check(
+        OrderInvalidation::SIGNATURE_HASH,
+        b256!("b8bad102ac8bbacfef31ff1c906ec6d951c230b4dce750bb0376b812ad35852a"),
+    );
+    check(
+        OrderRefund::SIGNATURE_HASH,
+        b256!("195271068a288191e4b265c641a56b9832919f69e9e7d6c2f31ba40278aeb85a"),
+    );
+    check(
+        PreSignature::SIGNATURE_HASH,
+        b256!("01bf7c8b0ca55deecbea89d7e58295b7ffbf685fd0d96801034ba8c6ffe1c68d"),
+    );
+}
+
+#[test]
+fn selectors_are_those_of_sepolia() {
     let check = |selector: [u8; 4], known: u32| assert_eq!(u32::from_be_bytes(selector), known);
     check(ProofNotAuthed::SELECTOR, 0x4a821464);
     check(SingleOrderNotAuthed::SELECTOR, 0x7a933234);

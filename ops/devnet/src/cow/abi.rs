@@ -25,6 +25,7 @@ sol! {
         function createWithContext(ConditionalOrderParams params, address factory, bytes data, bool dispatch) external;
         function remove(bytes32 singleOrderHash) external;
         function setRoot(bytes32 root, Proof proof) external;
+        function setSwapGuard(address swapGuard) external;
         function getTradeableOrderWithSignature(address owner, ConditionalOrderParams params, bytes offchainInput, bytes32[] proof) external view returns (Order order, bytes signature);
     }
 
@@ -65,6 +66,14 @@ sol! {
         uint256 endTime;
         bool allowPartialFill;
         bytes priceCheckerPayload;
+        bytes32 appData;
+    }
+    struct AboveThresholdData {
+        address sellToken;
+        address buyToken;
+        address receiver;
+        uint32 validityBucketSeconds;
+        uint256 threshold;
         bytes32 appData;
     }
     struct HintData {
@@ -131,5 +140,29 @@ sol! {
     interface PriceFeed {
         function set(int256 answer, uint256 updatedAt) external;
         function move(int256 answer) external;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_sol_types::SolCall;
+
+    use super::*;
+
+    #[test]
+    fn selectors_are_those_of_the_real_contracts() {
+        let check = |selector: [u8; 4], known: u32| {
+            assert_eq!(u32::from_be_bytes(selector), known, "{known:#x}");
+        };
+        check(ComposableCow::getTradeableOrderWithSignatureCall::SELECTOR, 0x26e0a196);
+        check(ComposableCow::createCall::SELECTOR, 0x6bfae1ca);
+        check(ComposableCow::createWithContextCall::SELECTOR, 0x0d0d9800);
+        check(ComposableCow::removeCall::SELECTOR, 0x95bc2673);
+        check(ComposableCow::setRootCall::SELECTOR, 0x1ab0dd9d);
+        check(Settlement::domainSeparatorCall::SELECTOR, 0xf698da25);
+        check(Settlement::setPreSignatureCall::SELECTOR, 0xec6cb13f);
+        check(EthFlow::createOrderCall::SELECTOR, 0x322bba21);
+        check(EthFlow::invalidateOrderCall::SELECTOR, 0x7bc41b96);
+        check(Eip1271::isValidSignatureCall::SELECTOR, 0x1626ba7e);
     }
 }

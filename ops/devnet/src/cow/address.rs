@@ -45,5 +45,7 @@ pub const SAFE_FACTORY: Address = address!("4e1DCf7AD4e460CfD30791CCC4F9c8a4f820
 
 /// Gives any answer a handler can give. Only the devnet has it; the address spells "hint".
 pub const HINTS: Address = address!("0000000000000000000000000000000068696e74");
+/// A swap guard that lets nothing pass. Only the devnet has it; the address spells "closed".
+pub const CLOSED_GUARD: Address = address!("0000000000000000000000000000636c6f736564");
 /// Does many calls as one. Only the devnet has it; the address spells "batch".
 pub const BATCH: Address = address!("0000000000000000000000000000006261746368");

@@ -13,7 +13,7 @@ use alloy_sol_types::{SolCall, SolValue};
 use super::abi;
 use super::address::{
     COMPOSABLE_COW, ETH_FLOW, GOOD_AFTER_TIME, HINTS, SETTLEMENT, STOP_LOSS, TIMESTAMP_FACTORY,
-    TWAP, WETH,
+    TRADE_ABOVE_THRESHOLD, TWAP, WETH,
 };
 use super::owner::Call;
 use crate::anvil::Transaction;
@@ -147,6 +147,11 @@ pub fn set_pre_signature(uid: Uid, signed: bool) -> Call {
     let order_uid = Bytes::copy_from_slice(uid.as_slice());
     let call = abi::Settlement::setPreSignatureCall { orderUid: order_uid, signed };
     Call { to: SETTLEMENT, data: call.abi_encode().into() }
+}
+
+/// Lets `guard` forbid the orders of whoever does the call; zero lets all of them pass again.
+pub fn set_swap_guard(guard: Address) -> Call {
+    composable(&abi::ComposableCow::setSwapGuardCall { swapGuard: guard })
 }
 
 /// An order that exists under a condition: what `ComposableCoW` calls its parameters.
@@ -331,6 +336,39 @@ impl GoodAfterTime {
         // With a member of its own length, a struct is encoded behind an offset.
         let static_input = data.abi_encode().into();
         ConditionalOrder { handler: GOOD_AFTER_TIME, salt, static_input }
+    }
+}
+
+/// Sells all that the owner has of a token, whenever that is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TradeAboveThreshold {
+    /// What is sold.
+    pub sell_token: Address,
+    /// What is bought, for one unit or more.
+    pub buy_token: Address,
+    /// Who gets it; zero is the owner.
+    pub receiver: Address,
+    /// Orders end at multiples of so many seconds.
+    pub bucket_seconds: u32,
+    /// How much is enough.
+    pub threshold: U256,
+    /// Digest of the app data.
+    pub app_data: B256,
+}
+
+impl TradeAboveThreshold {
+    /// The order of this condition.
+    pub fn order(&self, salt: B256) -> ConditionalOrder {
+        let data = abi::AboveThresholdData {
+            sellToken: self.sell_token,
+            buyToken: self.buy_token,
+            receiver: self.receiver,
+            validityBucketSeconds: self.bucket_seconds,
+            threshold: self.threshold,
+            appData: self.app_data,
+        };
+        let static_input = data.abi_encode().into();
+        ConditionalOrder { handler: TRADE_ABOVE_THRESHOLD, salt, static_input }
     }
 }
 
