@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, thread};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -71,6 +71,9 @@ pub struct Options {
     pub fork: Option<Url>,
     /// The time of the first block, in Unix seconds; `None` takes the machine's.
     pub genesis_time: Option<u64>,
+    /// Each block's timestamp is so many seconds after the one before. With `None` time passes
+    /// as on the machine, and blocks made within a second have the same.
+    pub seconds_per_block: Option<u64>,
 }
 
 impl Default for Options {
@@ -83,6 +86,7 @@ impl Default for Options {
             state: None,
             fork: None,
             genesis_time: None,
+            seconds_per_block: None,
         }
     }
 }
@@ -209,7 +213,25 @@ impl Anvil {
         rpc.call("anvil_setLoggingEnabled", json!([false])).await?;
         let accounts = rpc.call("eth_accounts", json!([])).await?;
         let accounts = serde_json::from_value(accounts).context("reading the accounts")?;
-        Ok(Anvil { process, port, rpc, accounts, options, files })
+        let anvil = Anvil { process, port, rpc, accounts, options, files };
+        anvil.set_clock().await?;
+        Ok(anvil)
+    }
+
+    /// Lets time pass as the options say. A node that goes on with a chain begins with the
+    /// machine's time again, or with that of the first block: never before its last block.
+    async fn set_clock(&self) -> anyhow::Result<()> {
+        let options = &self.options;
+        if let Some(seconds) = options.seconds_per_block {
+            self.call("anvil_setBlockTimestampInterval", json!([seconds])).await?;
+        }
+        let last = self.time().await?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        if 0 < self.block_number().await? && (options.genesis_time.is_some() || now <= last) {
+            let next = last + options.seconds_per_block.unwrap_or(1);
+            self.call("evm_setNextBlockTimestamp", json!([next])).await?;
+        }
+        Ok(())
     }
 
     /// Stops the node and keeps its chain. When this returns, the process is gone and the
@@ -288,13 +310,6 @@ impl Anvil {
         self.mine(1).await
     }
 
-    /// Lets each block come so many seconds after the one before, whatever the machine's clock
-    /// says. It holds for blocks made by [`Anvil::mine`] and for those made by themselves.
-    pub async fn set_seconds_per_block(&self, seconds: u64) -> anyhow::Result<()> {
-        self.call("anvil_setBlockTimestampInterval", json!([seconds])).await?;
-        Ok(())
-    }
-
     /// The last block's timestamp, in Unix seconds.
     pub async fn time(&self) -> anyhow::Result<u64> {
         let block = self.call("eth_getBlockByNumber", json!(["latest", false])).await?;
@@ -315,7 +330,8 @@ impl Anvil {
     }
 
     /// Replaces the last `depth` blocks by as many others, which are empty but for the
-    /// transactions given with [`Anvil::reorg_with`].
+    /// transactions given with [`Anvil::reorg_with`]. Their time goes on from the last block
+    /// that stays, so a chain whose time was moved in between is back there.
     pub async fn reorg(&self, depth: u64) -> anyhow::Result<()> {
         self.reorg_with(depth, &[]).await
     }

@@ -132,3 +132,49 @@ async fn a_taken_port_is_reported_with_the_words_of_the_node() {
     let error = Anvil::start(Options { port, ..Options::default() }).await.unwrap_err();
     assert!(error.to_string().contains("in use"), "{error}");
 }
+
+/// Timestamps of all blocks after the first, in seconds after its own.
+async fn times(anvil: &Anvil) -> Vec<u64> {
+    let mut times = Vec::new();
+    for number in 0..=anvil.block_number().await.unwrap() {
+        let params = json!([U256::from(number), false]);
+        let block = anvil.call("eth_getBlockByNumber", params).await.unwrap();
+        let time: U256 = block["timestamp"].as_str().unwrap().parse().unwrap();
+        times.push(time.to::<u64>());
+    }
+    times.iter().skip(1).map(|time| time - times[0]).collect()
+}
+
+#[tokio::test]
+async fn time_is_moved_by_blocks_and_goes_on_after_a_reorg_and_a_restart() {
+    for start in [1_000_000_000, 4_000_000_000] {
+        let (genesis_time, seconds_per_block) = (Some(start), Some(12));
+        let options = Options { genesis_time, seconds_per_block, ..Options::default() };
+        let anvil = Anvil::start(options).await.unwrap();
+        anvil.mine(2).await.unwrap();
+        anvil.mine_at(start + 1000).await.unwrap();
+        anvil.mine(1).await.unwrap();
+        assert_eq!(times(&anvil).await, [12, 24, 1000, 1012]);
+        assert!(anvil.mine_at(start).await.is_err(), "time does not go back");
+        let anvil = anvil.stop().await.unwrap().start().await.unwrap();
+        anvil.mine(1).await.unwrap();
+        anvil.reorg(1).await.unwrap();
+        anvil.mine(1).await.unwrap();
+        assert_eq!(times(&anvil).await, [12, 24, 1000, 1012, 1024, 1036]);
+        anvil.reorg(4).await.unwrap();
+        assert_eq!(times(&anvil).await, [12, 24, 36, 48, 60, 72]);
+        anvil.mine_at(start + 2000).await.unwrap();
+        let anvil = anvil.stop().await.unwrap().start().await.unwrap();
+        anvil.mine_at(start + 3000).await.unwrap();
+        assert_eq!(times(&anvil).await[6..], [2000, 3000]);
+    }
+}
+
+#[tokio::test]
+async fn a_chain_ahead_of_the_machine_stays_there_when_it_is_started_again() {
+    let anvil = anvil().await;
+    anvil.mine_at(4_000_000_000).await.unwrap();
+    let anvil = anvil.stop().await.unwrap().start().await.unwrap();
+    anvil.mine(1).await.unwrap();
+    assert!(4_000_000_000 < anvil.time().await.unwrap());
+}
