@@ -23,12 +23,13 @@ use crate::shell;
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Every module in the tree: its name, its package, and its library's file name.
-const MODULES: [(&str, &str, &str); 6] = [
+const MODULES: [(&str, &str, &str); 7] = [
     ("token-ledger", "shepherd-token-ledger", "shepherd_token_ledger"),
     ("balance-tracker", "shepherd-balance-tracker", "shepherd_balance_tracker"),
     ("ethflow-watcher", "shepherd-ethflow-watcher", "shepherd_ethflow_watcher"),
     ("price-alert", "shepherd-price-alert", "shepherd_price_alert"),
     ("twap-monitor", "shepherd-twap-monitor", "shepherd_twap_monitor"),
+    ("stop-loss", "shepherd-stop-loss", "shepherd_stop_loss"),
     ("hostile", "shepherd-fixture-hostile", "shepherd_fixture_hostile"),
 ];
 
