@@ -5,7 +5,7 @@
 
 use shepherd_sdk::{
     abi::{
-        Aggregator, Erc1271,
+        Aggregator, Erc20, Erc1271,
         Multicall3::{aggregate3Call, aggregate3ValueCall},
     },
     alloy_primitives::{hex, keccak256},
@@ -83,6 +83,14 @@ fn every_topic_is_the_hash_of_its_signature() {
 }
 
 #[test]
+fn the_topic_of_a_token_is_the_hash_of_its_signature() {
+    topic::<Erc20::Transfer>(
+        "Transfer(address,address,uint256)",
+        "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef",
+    );
+}
+
+#[test]
 fn every_error_selector_begins_the_hash_of_its_signature() {
     error::<ComposableCow::ProofNotAuthed>("ProofNotAuthed()", "0x4a821464");
     error::<ComposableCow::SingleOrderNotAuthed>("SingleOrderNotAuthed()", "0x7a933234");
@@ -128,6 +136,8 @@ fn every_function_selector_begins_the_hash_of_its_signature() {
     function::<Settlement::preSignatureCall>("preSignature(bytes)", "0xd08d33d1");
     function::<Settlement::filledAmountCall>("filledAmount(bytes)", "0x2479fb6e");
     function::<Settlement::invalidateOrderCall>("invalidateOrder(bytes)", "0x15337bc0");
+    function::<Erc20::balanceOfCall>("balanceOf(address)", "0x70a08231");
+    function::<Erc20::decimalsCall>("decimals()", "0x313ce567");
     function::<Aggregator::latestRoundDataCall>("latestRoundData()", "0xfeaf968c");
     function::<Aggregator::decimalsCall>("decimals()", "0x313ce567");
     function::<aggregate3Call>("aggregate3((address,bool,bytes)[])", "0x82ad56cb");
