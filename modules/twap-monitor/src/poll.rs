@@ -321,17 +321,15 @@ impl<H: Host> Polling<'_, H> {
         if ready.is_empty() {
             return Ok(());
         }
-        let domain = Domain::of_chain(self.host.chain_id());
         let mut fresh = Vec::new();
         for ready in ready {
-            let uid = ready.order.uid(domain, ready.watch.id.owner());
-            let valid_to = u64::from(uid.valid_to);
-            match ready.watch.progress.last.filter(|last| last.uid == uid) {
-                Some(Last { state: Placed::Settled, .. }) => {
-                    let again = recheck(self.config, valid_to, self.here);
+            match self.placed_before(&ready) {
+                Some(Last { state: Placed::Settled, uid, .. }) => {
+                    let again = recheck(self.config, u64::from(uid.valid_to), self.here);
                     self.wait(&ready.watch, ready.window.clamp(again))?;
                 }
-                Some(Last { state: Placed::Pending, .. }) => {
+                Some(Last { state: Placed::Pending, uid, .. }) => {
+                    let valid_to = u64::from(uid.valid_to);
                     self.wait(&ready.watch, pending(ready.window, valid_to, self.here))?;
                 }
                 Some(Last { state: Placed::Refused, .. }) | None => fresh.push(ready),
@@ -378,6 +376,15 @@ impl<H: Host> Polling<'_, H> {
             self.host.log(Level::Info, &line);
         }
         Ok(())
+    }
+
+    /// What came of this very order, if it is the one that was placed last.
+    fn placed_before(&mut self, ready: &Ready) -> Option<Last> {
+        // Most orders are told apart by their end, which costs no hashing.
+        let same_end = |last: &Last| last.uid.valid_to == ready.order.valid_to;
+        let last = ready.watch.progress.last.filter(same_end)?;
+        let domain = Domain::of_chain(self.host.chain_id());
+        (ready.order.uid(domain, ready.watch.id.owner()) == last.uid).then_some(last)
     }
 
     /// The app data of these orders, as far as a block may ask for it.

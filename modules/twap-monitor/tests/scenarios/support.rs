@@ -25,6 +25,8 @@ use shepherd_sdk::{
 };
 use shepherd_twap_monitor::TwapMonitor;
 
+use crate::component::Mirror;
+
 /// When the scenarios begin.
 pub const START: u64 = 1_700_000_000;
 
@@ -57,6 +59,8 @@ pub struct World {
     pub contract: Vec<Known>,
     /// Roots by owner.
     pub roots: BTreeMap<Address, B256>,
+    /// The component, when it runs beside the function.
+    pub mirror: Option<Mirror>,
 }
 
 impl World {
@@ -74,6 +78,7 @@ impl World {
             time: START,
             contract: vec![],
             roots: BTreeMap::new(),
+            mirror: None,
         }
     }
 
@@ -153,6 +158,9 @@ impl World {
 
     pub fn handle(&mut self, input: &Input) {
         self.module.handle(&mut self.host, input).unwrap();
+        if let Some(mirror) = &mut self.mirror {
+            mirror.handle(&self.host, input);
+        }
     }
 
     pub fn header(&self) -> Header {

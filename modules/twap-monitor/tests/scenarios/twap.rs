@@ -381,6 +381,30 @@ fn a_late_outcome_of_a_block_that_was_taken_back_leaves_the_part_placed_since_pe
 }
 
 #[test]
+fn after_a_reorg_the_order_goes_on_from_what_the_new_branch_tells() {
+    let mut world = World::new();
+    let params = conditional(&twap(), 1);
+    let log = world.create(&params);
+    let before = world.host.state.clone();
+    let [uid] = world.block_and(START, vec![log.clone()], EffectResult::Accepted)[..] else {
+        panic!("one part is due")
+    };
+    // The block that created it is taken back, and so is what the state knew of it.
+    world.host.state = before;
+    world.handle(&revert(world.header(), vec![(uid, EffectResult::Accepted)]));
+    world.block(START + 12, vec![]);
+    assert!(world.host.state.is_empty());
+    // It is created again: the same part is asked for, and is there already.
+    let again = world.block_and(START + 24, vec![log], EffectResult::AlreadyThere);
+    assert_eq!(again, [uid]);
+    for time in (START + 36..START + 4 * HOUR).step_by(12) {
+        world.block_and(time, vec![], EffectResult::Accepted);
+    }
+    assert_eq!(world.ends()[1..], ENDS);
+    assert!(world.host.state.is_empty());
+}
+
+#[test]
 fn what_is_due_beyond_the_limit_is_placed_in_the_next_blocks() {
     let mut world = World::with(r#"{"polls_per_block": 3}"#);
     let logs = (0..8)
