@@ -80,7 +80,7 @@ impl Module for PriceAlert {
                 tell(host, &input.outcome);
                 Ok(())
             }
-            // A crossing that was taken back has been told. Whoever was told should know.
+            // A crossing that was taken back has been told.
             Input::Revert(input) => {
                 input.outcomes.iter().for_each(|outcome| tell(host, outcome));
                 Ok(())
@@ -369,7 +369,7 @@ mod tests {
         let mut host = MemoryHost::default();
         low(None).handle(&mut host, &input).unwrap();
         let line = "webhook k was accepted. The block that asked for it has been taken back";
-        assert_eq!(host.lines_at(Level::Debug), [line]);
+        assert_eq!(host.lines_at(Level::Warn), [line]);
         assert!(host.webhooks.is_empty() && host.reads.is_empty());
     }
 

@@ -134,7 +134,8 @@ impl Refusal {
 }
 
 impl Outcome {
-    /// A line for the operator.
+    /// A line for the operator. It is a warning that an effect is real which nothing in the state
+    /// speaks of any more.
     ///
     /// ```
     /// use shepherd_sdk::{EffectKey, EffectResult, Level, Outcome, Refusal};
@@ -148,16 +149,17 @@ impl Outcome {
     /// assert_eq!(outcome.line(), (Level::Error, line.to_owned()));
     /// ```
     pub fn line(&self) -> (Level, String) {
+        let arrived = if self.abandoned { Level::Warn } else { Level::Debug };
         let (level, what) = match &self.result {
-            EffectResult::Accepted => (Level::Debug, "was accepted".to_owned()),
-            EffectResult::AlreadyThere => (Level::Debug, "was there already".to_owned()),
+            EffectResult::Accepted => (arrived, "was accepted".to_owned()),
+            EffectResult::AlreadyThere => (arrived, "was there already".to_owned()),
             EffectResult::Refused(refusal) => {
                 (Level::Error, format!("was refused: {}", refusal.reason()))
             }
             EffectResult::Expired => {
                 (Level::Warn, "was given up: there was no answer in time".to_owned())
             }
-            EffectResult::Cancelled(reason) => (Level::Warn, format!("was not sent: {reason}")),
+            EffectResult::Cancelled(reason) => (Level::Warn, format!("was given up: {reason}")),
             EffectResult::DryRun => (Level::Info, "was not sent: this is a dry run".to_owned()),
         };
         let taken_back = match self.abandoned {
@@ -187,9 +189,10 @@ mod tests {
             let key = EffectKey::Webhook("k".to_owned());
             let outcome = Outcome { key, result, abandoned: false };
             assert_eq!(outcome.line(), (level, line.to_owned()));
-            let (_, abandoned) = Outcome { abandoned: true, ..outcome }.line();
-            let taken_back = "The block that asked for it has been taken back";
-            assert_eq!(abandoned, format!("{line}. {taken_back}"));
+            let abandoned = Outcome { abandoned: true, ..outcome }.line();
+            let line = format!("{line}. The block that asked for it has been taken back");
+            let level = if level == Level::Debug { Level::Warn } else { level };
+            assert_eq!(abandoned, (level, line));
         };
         check(EffectResult::Accepted, Level::Debug, "webhook k was accepted");
         check(EffectResult::AlreadyThere, Level::Debug, "webhook k was there already");
@@ -199,7 +202,7 @@ mod tests {
         let line = "webhook k was given up: there was no answer in time";
         check(EffectResult::Expired, Level::Warn, line);
         let cancelled = EffectResult::Cancelled("too late".to_owned());
-        check(cancelled, Level::Warn, "webhook k was not sent: too late");
+        check(cancelled, Level::Warn, "webhook k was given up: too late");
         check(EffectResult::DryRun, Level::Info, "webhook k was not sent: this is a dry run");
     }
 

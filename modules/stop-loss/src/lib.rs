@@ -12,7 +12,7 @@
 //! configuration has another `arm`.
 
 use shepherd_sdk::{
-    EffectKey, EffectResult, Error, Header, Host, Input, Level, Module, Moment, Outcome, When,
+    EffectKey, Error, Header, Host, Input, Level, Module, Moment, Outcome, When,
     chainlink::{Feed, Round, requests},
     cow::{
         addresses::SETTLEMENT,
@@ -195,9 +195,6 @@ fn told(uid: Uid, progress: &Progress, outcome: &Outcome) -> (Level, String) {
 /// Tells the operator of an outcome that changes nothing.
 fn tell_alone(host: &mut impl Host, outcome: &Outcome) {
     let (level, line) = outcome.line();
-    // That an order exists which the state knows nothing of is worth knowing.
-    let real = matches!(outcome.result, EffectResult::Accepted | EffectResult::AlreadyThere);
-    let level = if outcome.abandoned && real { Level::Warn } else { level };
     host.log(level, &line);
 }
 
@@ -211,7 +208,7 @@ fn side(direction: Side) -> &'static str {
 #[cfg(test)]
 mod tests {
     use shepherd_sdk::{
-        Answer, I256, U256,
+        Answer, EffectResult, I256, U256,
         abi::Aggregator::{decimalsCall, latestRoundDataCall, latestRoundDataReturn},
         alloy_sol_types::SolCall,
         serde_json::{self, Value},
