@@ -223,22 +223,21 @@ pub fn keep(host: &mut impl Host, id: WatchId, order: &Conditional) {
     host.set(&key(b'w', id.bytes()), &order.encode());
 }
 
-/// The watches of an owner's merkle root.
-pub fn under_root(host: &mut impl Host, owner: Address) -> Result<Vec<WatchId>, Error> {
+/// The watches of an owner's merkle root after this one: a page of them, and whether there are more.
+pub fn under_root(
+    host: &mut impl Host,
+    owner: Address,
+    after: Option<WatchId>,
+) -> Result<(Vec<WatchId>, bool), Error> {
     let prefix = [b"w", owner.as_slice(), &[Place::Merkle.byte()]].concat();
-    let mut ids = Vec::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = host.list(&prefix, after.as_deref(), 1_000);
-        for (key, _) in &page.entries {
-            ids.push(WatchId::read(&key[1..])?);
-        }
-        after = page.entries.last().map(|(key, _)| key.clone());
-        if !page.more {
-            return Ok(ids);
-        }
-    }
+    let after = after.map(|after| key(b'w', after.bytes()));
+    let page = host.list(&prefix, after.as_deref(), UNDER_ROOT);
+    let ids = page.entries.iter().map(|(key, _)| WatchId::read(&key[1..]));
+    Ok((ids.collect::<Result<_, Error>>()?, page.more))
 }
+
+/// Watches in a page of [`under_root`].
+pub const UNDER_ROOT: u32 = 200;
 
 /// Writes down how far a watch has come, and the order it waits for. `before` is what was
 /// written last.

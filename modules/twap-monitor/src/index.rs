@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use shepherd_sdk::{
-    B256, Block, Error, Host, Level, Log, When,
+    Address, B256, Block, Error, Host, Level, Log, When,
     abi::{Event, event},
+    alloy_sol_types::SolEvent,
     cow::{
         abi::ComposableCow::{ConditionalOrderCreated, MerkleRootSet},
         conditional,
@@ -34,23 +35,43 @@ pub fn index(
     room: &mut Room,
 ) -> Result<(), Error> {
     let mut indexing = Indexing { config, block, room, refused: 0 };
+    // Of the roots of one owner the last counts: it replaces those before.
+    let mut roots = BTreeMap::new();
+    let mut unread = 0;
     for log in &block.logs {
-        match (event::<ConditionalOrderCreated>(log), event::<MerkleRootSet>(log)) {
-            (Event::Is(created), _) => indexing.created(host, log, created)?,
-            (_, Event::Is(set)) => indexing.root(host, log, &set)?,
-            (Event::Malformed, _) | (_, Event::Malformed) => {
-                let at = log.transaction_hash;
-                host.log(Level::Warn, &format!("an event of transaction {at} does not decode"));
+        let is_root = log.topics.first() == Some(&MerkleRootSet::SIGNATURE_HASH);
+        if is_root {
+            if let Some(owner) = log.topics.get(1) {
+                roots.insert(*owner, log);
             }
-            (Event::Other, Event::Other) => (),
+        } else if indexing.room.read_order(log) {
+            indexing.created(host, log)?;
+        } else {
+            unread += 1;
+        }
+    }
+    for log in roots.into_values() {
+        if indexing.room.read_root(log) {
+            indexing.root(host, log)?;
+        } else {
+            unread += 1;
         }
     }
     let refused = indexing.refused;
-    if 0 < refused {
-        let line = format!("{refused} orders are not watched: there are too many in this block");
+    if 0 < refused + unread {
+        let line = format!(
+            "there is too much in this block: {refused} orders are not watched, and {unread} \
+             events not read"
+        );
         host.log(Level::Error, &line);
     }
     Ok(())
+}
+
+/// Anyone can emit what does not decode from a contract of their own, if all are subscribed.
+fn malformed(host: &mut impl Host, log: &Log) {
+    let at = log.transaction_hash;
+    host.log(Level::Warn, &format!("an event of transaction {at} does not decode"));
 }
 
 struct Indexing<'a> {
@@ -62,12 +83,15 @@ struct Indexing<'a> {
 }
 
 impl Indexing<'_> {
-    fn created(
-        &mut self,
-        host: &mut impl Host,
-        log: &Log,
-        created: ConditionalOrderCreated,
-    ) -> Result<(), Error> {
+    fn created(&mut self, host: &mut impl Host, log: &Log) -> Result<(), Error> {
+        let created = match event::<ConditionalOrderCreated>(log) {
+            Event::Is(created) => created,
+            Event::Malformed => {
+                malformed(host, log);
+                return Ok(());
+            }
+            Event::Other => return Ok(()),
+        };
         let order_id = conditional::id(&created.params);
         let id = WatchId::new(created.owner, Place::Single, order_id);
         let order = Conditional {
@@ -80,7 +104,15 @@ impl Indexing<'_> {
     }
 
     /// A new root replaces all orders of the old one.
-    fn root(&mut self, host: &mut impl Host, log: &Log, set: &MerkleRootSet) -> Result<(), Error> {
+    fn root(&mut self, host: &mut impl Host, log: &Log) -> Result<(), Error> {
+        let set = match event::<MerkleRootSet>(log) {
+            Event::Is(set) => set,
+            Event::Malformed => {
+                malformed(host, log);
+                return Ok(());
+            }
+            Event::Other => return Ok(()),
+        };
         let owner = set.owner;
         let members = match published(set.root, &set.proof) {
             Publication::Here { members, refused } => {
@@ -115,15 +147,38 @@ impl Indexing<'_> {
                 (order_id, order)
             })
             .collect();
-        for id in book::under_root(host, owner)? {
-            // One that is left behind is found out by its first poll: its proof leads nowhere.
-            if !members.contains_key(&id.order()) && self.room.forget() {
+        self.replace(host, owner, &members)?;
+        for (order_id, order) in members {
+            self.watch(host, WatchId::new(owner, Place::Merkle, order_id), &order)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the orders of the owner's old root that are not under the new one. What there is no
+    /// room for is found out by its next poll: its proof leads nowhere.
+    fn replace(
+        &mut self,
+        host: &mut impl Host,
+        owner: Address,
+        members: &BTreeMap<B256, Conditional>,
+    ) -> Result<(), Error> {
+        let mut after = None;
+        while self.room.list(book::UNDER_ROOT as usize) {
+            let (ids, more) = book::under_root(host, owner, after)?;
+            after = ids.last().copied();
+            for id in ids {
+                if members.contains_key(&id.order()) {
+                    continue;
+                }
+                if !self.room.forget() {
+                    return Ok(());
+                }
                 let watch = book::load(host, id)?;
                 book::forget(host, &watch)?;
             }
-        }
-        for (order_id, order) in members {
-            self.watch(host, WatchId::new(owner, Place::Merkle, order_id), &order)?;
+            if !more {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -134,7 +189,14 @@ impl Indexing<'_> {
         id: WatchId,
         order: &Conditional,
     ) -> Result<(), Error> {
-        let dropped = self.config.filter.policy(&id, order) == Policy::Drop;
+        let kept = book::find(host, id)?;
+        if self.config.filter.policy(&id, order) == Policy::Drop {
+            if let Some(order) = kept {
+                let progress = book::progress(host, id)?;
+                book::forget(host, &Watch { id, order, progress })?;
+            }
+            return Ok(());
+        }
         let input = order.params.staticInput.len();
         if STATIC_INPUT_BYTES_MAX < input || PROOF_MAX < order.proof.len() {
             let proof = order.proof.len();
@@ -143,13 +205,12 @@ impl Indexing<'_> {
             host.log(Level::Warn, &line);
             return Ok(());
         }
-        if dropped || !self.room.index(order) {
-            self.refused += usize::from(!dropped);
-            // What it was known by before is not what it is now.
-            if let Some(order) = book::find(host, id)? {
-                let progress = book::progress(host, id)?;
-                book::forget(host, &Watch { id, order, progress })?;
-            }
+        let now = When::Block(self.block.header.number);
+        if kept.as_ref() == Some(order) && DUE.when(host, id.bytes())? == Some(now) {
+            return Ok(());
+        }
+        if !self.room.index(order) {
+            self.refused += 1;
             return Ok(());
         }
         // An order that is told again goes on from where it is: a part that was placed stays
@@ -157,6 +218,6 @@ impl Indexing<'_> {
         let before = book::progress(host, id)?;
         book::advance(host, id, &before, &book::Progress { start: 0, ..before });
         book::keep(host, id, order);
-        Ok(DUE.set(host, id.bytes(), When::Block(self.block.header.number))?)
+        Ok(DUE.set(host, id.bytes(), now)?)
     }
 }

@@ -2,10 +2,7 @@
 
 use shepherd_sdk::{
     EffectKey, EffectResult, Error, Host, Level, Moment, Outcome, Refusal, RevertInput, When,
-    cow::{
-        refusal::{Action, Seen, action},
-        uid::Uid,
-    },
+    cow::refusal::{Action, Seen, action},
     when::back_off,
 };
 
@@ -25,7 +22,9 @@ pub fn note(
 ) -> Result<(), Error> {
     let EffectKey::Order(uid) = outcome.key else { return Ok(()) };
     if outcome.abandoned {
-        host.log(Level::Info, &abandoned(uid, &outcome.result));
+        // The branch that counts has its own say about the order.
+        let (level, line) = outcome.line();
+        host.log(level, &line);
         return Ok(());
     }
     let waiting = book::waiting_for(host, uid)?;
@@ -47,14 +46,9 @@ pub fn note(
 /// orders of the blocks that take their place follows from those.
 pub fn note_revert(host: &mut impl Host, revert: &RevertInput) {
     for outcome in &revert.outcomes {
-        if let EffectKey::Order(uid) = outcome.key {
-            host.log(Level::Info, &abandoned(uid, &outcome.result));
-        }
+        let (level, line) = outcome.line();
+        host.log(level, &line);
     }
-}
-
-fn abandoned(uid: Uid, result: &EffectResult) -> String {
-    format!("the block that placed {uid} was taken back; the order is {}", word(result))
 }
 
 fn word(result: &EffectResult) -> String {

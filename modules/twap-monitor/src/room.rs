@@ -4,6 +4,8 @@
 //! halts the lane. Anyone can create orders by the thousand, so what does not fit is put off to the
 //! next block. Rows are reckoned a little larger than they are.
 
+use shepherd_sdk::Log;
+
 use crate::order::Conditional;
 
 /// What a block writes at most, with an eighth of the 3 MiB kept back.
@@ -14,6 +16,20 @@ const WRITES: usize = (3 << 20) - (3 << 17);
 ///
 /// It is some 2 900 TWAPs, created with more gas than a block of most chains has.
 const INDEXED: usize = 2 << 20;
+
+/// What is read of a block's logs and of watches that a root replaces, in bytes. It is a matter of
+/// fuel: an order that is told again costs as much to hash as a new one and takes no room, and
+/// six mebibytes cost up to 1 700 million.
+const LOGS: usize = 6 << 20;
+
+/// What a log costs to read, besides its data.
+const LOG: usize = 512;
+
+/// How much more than other logs those cost that set a root: each order's way to it is hashed.
+const ROOT: usize = 4;
+
+/// What it costs to list a watch.
+const LISTED: usize = 64;
 
 /// What a new order costs besides what is known of it: its row, three of the due index, two that
 /// are deleted there.
@@ -36,6 +52,7 @@ const POSTED: usize = 1_300;
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     writes: usize,
+    logs: usize,
     indexed: usize,
     answers: usize,
 }
@@ -43,7 +60,22 @@ pub struct Room {
 impl Room {
     /// A block of which nothing is used.
     pub fn of_a_block() -> Room {
-        Room { writes: WRITES, indexed: INDEXED, answers: ANSWERED }
+        Room { writes: WRITES, logs: LOGS, indexed: INDEXED, answers: ANSWERED }
+    }
+
+    /// Takes the fuel of reading an order's log, if there is any.
+    pub fn read_order(&mut self, log: &Log) -> bool {
+        take(&mut self.logs, LOG + log.data.len())
+    }
+
+    /// Takes the fuel of reading a root's log, if there is any.
+    pub fn read_root(&mut self, log: &Log) -> bool {
+        take(&mut self.logs, LOG + ROOT * log.data.len())
+    }
+
+    /// Takes the fuel of listing so many watches, if there is any.
+    pub fn list(&mut self, watches: usize) -> bool {
+        take(&mut self.logs, LISTED * watches)
     }
 
     /// Takes the room of a new order, if there is any.

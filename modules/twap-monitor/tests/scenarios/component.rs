@@ -17,7 +17,10 @@ use shepherd_sdk::{
     testing::{MemoryHost, SEPOLIA, refused},
 };
 
-use crate::support::{OWNER, START, World, answers, conditional, created, order, other, twap};
+use crate::support::{
+    OWNER, START, World, answers, conditional, created, element, emitted, order, other, root_set,
+    twap, wide_root,
+};
 
 const HOUR: u64 = 3_600;
 
@@ -284,4 +287,39 @@ fn the_fullest_blocks_are_within_the_limits_of_the_host() {
     world.block(START, (0..4_000).map(far).collect());
     println!("4000 created: {:?}", last(&world));
     assert!(last(&world).fuel < 1_000_000_000, "{:?}", last(&world));
+}
+
+#[test]
+fn blocks_that_are_meant_to_stop_the_module_do_not() {
+    // Two mebibytes of nothing but a way to a root; and more than is read of one.
+    for hashes in [40_000, 60_000] {
+        let mut world = mirrored();
+        let proof = vec![B256::repeat_byte(7); hashes];
+        let elements = vec![element(proof, &conditional(&twap(), 1))];
+        world.block(START, vec![root_set(B256::repeat_byte(1), emitted(elements))]);
+        println!("{hashes} hashes of a proof: {:?}", last(&world));
+        assert!(last(&world).fuel < 2_000_000_000, "{:?}", last(&world));
+        assert!(world.host.state.is_empty());
+    }
+
+    // One order, told as often as a block has gas for.
+    let mut world = mirrored();
+    let again = world.create(&conditional(&twap(), 1));
+    world.block(START, vec![again; 10_000]);
+    println!("10000 times the same: {:?}", last(&world));
+    assert!(last(&world).fuel < 3_000_000_000, "{:?}", last(&world));
+    assert_eq!(world.host.placed.len(), 1);
+
+    // One root after another.
+    let mut world = mirrored();
+    let many: Vec<_> =
+        (0..1_000).map(|salt| conditional(&one_of_many(salt, START + HOUR), salt)).collect();
+    let root = wide_root(&many);
+    world.block(START, vec![root.clone()]);
+    println!("a root of 1000: {:?}", last(&world));
+    assert!(last(&world).fuel < 2_000_000_000, "{:?}", last(&world));
+    let nothing = root_set(B256::repeat_byte(1), emitted(vec![]));
+    world.block(START + 12, vec![root, nothing.clone(), nothing]);
+    println!("a root of 1000 replaced: {:?}", last(&world));
+    assert!(last(&world).fuel < 2_000_000_000, "{:?}", last(&world));
 }

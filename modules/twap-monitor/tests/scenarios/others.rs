@@ -1,8 +1,8 @@
 //! Orders of other handlers, orders under a root, app data, and the filter.
 
 use crate::support::{
-    OTHER, OWNER, START, TRANSACTION, World, answers, conditional, created, order, other, returns,
-    reverts, root_set, twap,
+    self, OTHER, OWNER, START, TRANSACTION, World, answers, conditional, created, order, other,
+    returns, reverts, root_set, twap,
 };
 use shepherd_sdk::{
     Address, Answer, B256, Bytes, EffectResult, Level, Log, U256,
@@ -194,6 +194,32 @@ fn orders_under_a_root_are_placed_with_their_proofs_and_a_new_root_replaces_them
 }
 
 #[test]
+fn of_the_roots_in_one_block_the_last_counts() {
+    let mut world = World::new();
+    let first = world.set_root(&[parts(1), parts(2)]);
+    let second = world.set_root(&[parts(3), parts(4), parts(5)]);
+    world.block(START, vec![first, second]);
+    assert_eq!(world.host.placed.len(), 3);
+}
+
+#[test]
+fn a_root_with_more_orders_than_a_page_is_replaced_as_a_whole() {
+    let mut world = World::new();
+    let waiting = |salt: u32| {
+        let t0 = U256::from(START + HOUR + u64::from(salt));
+        conditional(&TwapData { t0, ..twap() }, salt)
+    };
+    let many: Vec<_> = (0..450).map(waiting).collect();
+    let log = support::wide_root(&many);
+    world.block(START, vec![log]);
+    let watched = |world: &World| world.host.state.keys().filter(|key| key[0] == b'w').count();
+    assert_eq!(watched(&world), 450);
+    let log = support::wide_root(&many[400..]);
+    world.block(START + 12, vec![log]);
+    assert_eq!(watched(&world), 50);
+}
+
+#[test]
 fn orders_of_their_own_are_no_orders_of_the_root() {
     let mut world = World::new();
     let single = world.create(&parts(1));
@@ -240,9 +266,8 @@ fn what_does_not_decode_or_is_not_under_the_root_costs_nothing_but_a_warning() {
     let elements: Vec<Bytes> = vec![Bytes::from_static(b"garbage")];
     let proof = Proof { location: U256::from(1), data: elements.abi_encode().into() };
     let no_list = Proof { location: U256::from(1), data: Bytes::from_static(b"no list") };
-    let logs =
-        vec![log, root_set(B256::repeat_byte(1), proof), root_set(B256::repeat_byte(1), no_list)];
-    world.block(START, logs);
+    world.block(START, vec![log, root_set(B256::repeat_byte(1), proof)]);
+    world.block(START, vec![root_set(B256::repeat_byte(1), no_list)]);
     assert_eq!(world.host.lines_at(Level::Warn).len(), 3);
     assert!(world.host.state.is_empty());
     // Other events of the contract say nothing to us.

@@ -119,11 +119,8 @@ impl World {
             });
         }
         self.roots.insert(OWNER, root);
-        let elements: Vec<Bytes> = members
-            .into_iter()
-            .map(|(params, proof)| (proof, params).abi_encode_params().into())
-            .collect();
-        root_set(root, Proof { location: U256::from(1), data: elements.abi_encode().into() })
+        let elements = members.into_iter().map(|(params, proof)| element(proof, &params));
+        root_set(root, emitted(elements.collect()))
     }
 
     /// What the contract has of this order.
@@ -329,6 +326,40 @@ fn log(event: &impl SolEvent) -> Log {
         transaction_hash: TRANSACTION,
         ..Log::default()
     }
+}
+
+/// The log of a root with these orders, in a tree as flat as can be. The contract knows nothing
+/// of it.
+pub fn wide_root(all: &[ConditionalOrderParams]) -> Log {
+    let mut level: Vec<(B256, Vec<usize>)> =
+        all.iter().enumerate().map(|(at, params)| (merkle::leaf(params), vec![at])).collect();
+    let mut proofs = vec![vec![]; all.len()];
+    while 1 < level.len() {
+        level = level
+            .chunks(2)
+            .map(|pair| match pair {
+                [(left, below_left), (right, below_right)] => {
+                    below_left.iter().for_each(|at| proofs[*at].push(*right));
+                    below_right.iter().for_each(|at| proofs[*at].push(*left));
+                    (merkle::root(*left, &[*right]), [&below_left[..], below_right].concat())
+                }
+                alone => alone[0].clone(),
+            })
+            .collect();
+    }
+    let elements: Vec<Bytes> =
+        proofs.into_iter().zip(all).map(|member| element(member.0, member.1)).collect();
+    root_set(level[0].0, emitted(elements))
+}
+
+/// An order as a root's event publishes it.
+pub fn element(proof: Vec<B256>, params: &ConditionalOrderParams) -> Bytes {
+    (proof, params.clone()).abi_encode_params().into()
+}
+
+/// The proof that publishes these elements in the event.
+pub fn emitted(elements: Vec<Bytes>) -> Proof {
+    Proof { location: U256::from(1), data: elements.abi_encode().into() }
 }
 
 /// A chain of nodes: every leaf's proof leads past those behind it.

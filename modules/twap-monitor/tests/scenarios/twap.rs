@@ -363,7 +363,7 @@ fn an_outcome_of_a_block_that_was_taken_back_changes_nothing_and_is_told() {
     late.outcome.abandoned = true;
     world.handle(&Input::Outcome(late));
     assert_eq!(world.host.state, before);
-    let lines = world.host.lines_at(Level::Info);
+    let lines = world.host.lines_at(Level::Warn);
     let told = lines.iter().filter(|line| line.contains(&uid.to_string()));
     assert_eq!(told.count(), 2, "{lines:?}");
 }
