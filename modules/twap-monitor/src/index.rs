@@ -34,7 +34,7 @@ pub fn index(
     block: &Block,
     room: &mut Room,
 ) -> Result<(), Error> {
-    let mut indexing = Indexing { config, block, room, refused: 0 };
+    let mut indexing = Indexing { config, block, room, watched: 0, refused: 0 };
     // Of the roots of one owner the last counts: it replaces those before.
     let mut roots = BTreeMap::new();
     let mut unread = 0;
@@ -57,7 +57,10 @@ pub fn index(
             unread += 1;
         }
     }
-    let refused = indexing.refused;
+    let (watched, refused) = (indexing.watched, indexing.refused);
+    if 0 < watched {
+        host.log(Level::Info, &format!("{watched} orders were told of and are watched"));
+    }
     if 0 < refused + unread {
         let line = format!(
             "there is too much in this block: {refused} orders are not watched, and {unread} \
@@ -78,6 +81,8 @@ struct Indexing<'a> {
     config: &'a Config,
     block: &'a Block,
     room: &'a mut Room,
+    /// Orders that are due now.
+    watched: usize,
     /// Orders there was no room for.
     refused: usize,
 }
@@ -218,6 +223,7 @@ impl Indexing<'_> {
         let before = book::progress(host, id)?;
         book::advance(host, id, &before, &book::Progress { start: 0, ..before });
         book::keep(host, id, order);
+        self.watched += 1;
         Ok(DUE.set(host, id.bytes(), now)?)
     }
 }
