@@ -69,7 +69,9 @@ fn load(manifest: &str, folder: &str, config: &str) -> BoundModule {
     let overrides = Overrides { config: config.parse().unwrap(), ..Overrides::default() };
     let component = component(manifest.component());
     let module = ENGINE.load(&manifest, &component).expect("the module loads");
-    module.bind(&CHAIN.parse().unwrap(), &overrides).expect("the module takes its configuration")
+    module
+        .bind(&CHAIN.parse().unwrap(), 31_337, &overrides)
+        .expect("the module takes its configuration")
 }
 
 fn component(file: &Path) -> Vec<u8> {

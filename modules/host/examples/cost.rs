@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let module = engine.load(&manifest, &component)?;
     println!("load token-ledger             {:>10.1?}", started.elapsed());
-    let bound = module.bind(&"devnet".parse()?, &Overrides::default())?;
+    let bound = module.bind(&"devnet".parse()?, 31_337, &Overrides::default())?;
 
     for logs_per_block in [0, 1, 10, 50, 200, 1000] {
         measure(&bound, logs_per_block)?;

@@ -3,20 +3,24 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use alloy_primitives::B256;
-use shepherd_log::{ChainName, LaneId, TapeEntry};
+use cowprotocol::{GPV2_SETTLEMENT, settlement_domain};
+use shepherd_log::{
+    ChainName, Deliver, Effect, EffectKey, EffectResult, LaneId, Refusal, TapeEntry,
+};
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use crate::{
     bindings::{self, shepherd::module::types as wit},
     draws::Draws,
     fault::{Failure, Fault, OutputTooLarge, World},
-    imports::{Guest, RecordContext, address_words, words},
-    input::{BlockInput, Input, LogRef, Triggers},
+    imports::{Guest, RecordContext, Terms, address_words, words},
+    input::{At, Input, LogRef, OutcomeRef, Triggers},
     lent::Lent,
     limits::{FAULT_BYTES_MAX, HANDLES_MAX, HOSTCALL_BYTES_MAX},
     lines::{LogLine, escape},
-    manifest::{OverrideError, Overrides},
+    manifest::{OnChain, OverrideError, Overrides},
     module::Module,
+    occasion::Occasion,
     overlay::StateView,
     reads::Reads,
     subscription::Subscription,
@@ -27,6 +31,8 @@ use crate::{
 pub struct Handled {
     /// State writes; `None` deletes the key.
     pub writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What it wants done outside, in the order it asked.
+    pub effects: Vec<Effect>,
     /// Every read the module made, in order.
     pub tape: Vec<TapeEntry>,
     /// What it said.
@@ -61,18 +67,33 @@ pub struct BoundModule(Arc<Bound>);
 
 struct Bound {
     module: Module,
-    lane: LaneId,
+    terms: Arc<Terms>,
     subscription: Subscription,
     config: String,
 }
 
 impl Module {
     /// Resolves the manifest for a chain and lets the module check its configuration once.
-    pub fn bind(&self, chain: &ChainName, lane: &Overrides) -> Result<BoundModule, BindError> {
-        let (subscription, config) = self.manifest().for_chain(chain, lane)?;
-        let lane = LaneId { module: self.manifest().name().clone(), chain: chain.clone() };
-        let bound =
-            BoundModule(Arc::new(Bound { module: self.clone(), lane, subscription, config }));
+    ///
+    /// `chain_id` is the chain's own (EIP-155): orders are signed over it.
+    pub fn bind(
+        &self,
+        chain: &ChainName,
+        chain_id: u64,
+        lane: &Overrides,
+    ) -> Result<BoundModule, BindError> {
+        let OnChain { subscription, config, deliver, http_hosts } =
+            self.manifest().for_chain(chain, lane)?;
+        let terms = Arc::new(Terms {
+            lane: LaneId { module: self.manifest().name().clone(), chain: chain.clone() },
+            chain_id,
+            domain: settlement_domain(chain_id, GPV2_SETTLEMENT),
+            deliver,
+            webhooks: self.manifest().webhooks().clone(),
+            http_hosts,
+        });
+        let module = self.clone();
+        let bound = BoundModule(Arc::new(Bound { module, terms, subscription, config }));
         bound.configure().map_err(|source| BindError::Configure {
             module: self.manifest().name().clone(),
             chain: chain.clone(),
@@ -90,7 +111,17 @@ impl BoundModule {
 
     /// The lane it works for.
     pub fn lane(&self) -> &LaneId {
-        &self.0.lane
+        &self.0.terms.lane
+    }
+
+    /// The chain's id (EIP-155).
+    pub fn chain_id(&self) -> u64 {
+        self.0.terms.chain_id
+    }
+
+    /// When its effects leave, unless they say so themselves.
+    pub fn deliver(&self) -> Deliver {
+        self.0.terms.deliver
     }
 
     /// Its configuration, as the JSON text it is given.
@@ -113,21 +144,23 @@ impl BoundModule {
         state: &mut dyn StateView,
         reads: &mut dyn Reads,
     ) -> Result<Handled, Failure> {
-        let Input::Block(block) = input;
+        let (at, occasion) = (input.at(), Occasion::of(input));
         let context = RecordContext {
+            terms: Arc::clone(&self.0.terms),
             // SAFETY: it moves into `call.store`, which is dropped before this function returns,
             // also when it unwinds, and nothing takes it out of there.
             lent: unsafe { Lent::new(state, reads) },
-            block: block.this,
-            timestamp: block.timestamp,
-            draws: Draws::new(&self.0.lane, &block.this.hash),
+            block: at.this,
+            timestamp: at.timestamp,
+            draws: Draws::new(&self.0.terms.lane, &occasion),
+            occasion,
         };
         // Waits before the clock of the deadline starts.
         let _slot = self.0.module.engine().slot();
         let mut call = self.start()?;
         call.configure(&self.0.config)?;
         call.store.data_mut().record = Some(context);
-        match call.handle(block) {
+        match call.handle(input) {
             Ok(()) => Ok(call.finish()),
             Err(Failure::Module { fault, .. }) => {
                 let log_lines = call.store.into_data().lines.kept;
@@ -176,7 +209,7 @@ impl BoundModule {
 impl fmt::Debug for BoundModule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoundModule")
-            .field("lane", &self.0.lane)
+            .field("lane", &self.0.terms.lane)
             .field("sha256", &self.0.module.sha256())
             .finish_non_exhaustive()
     }
@@ -200,18 +233,26 @@ impl Call {
         }
     }
 
-    fn handle(&mut self, block: &BlockInput<'_>) -> Result<(), Failure> {
-        let logs: Vec<wit::Log<'_>> = block.logs.iter().map(wit::Log::from).collect();
-        let input = wit::Input::Block(wit::BlockInput {
-            header: wit::BlockHeader {
-                number: block.this.number,
-                hash: words(&block.this.hash),
-                parent_hash: words(&block.parent),
-                timestamp: block.timestamp,
-            },
-            triggers: block.triggers.into(),
-            logs: &logs,
-        });
+    fn handle(&mut self, input: &Input<'_>) -> Result<(), Failure> {
+        let header = wit::BlockHeader::from(input.at());
+        // What the input borrows its lists from.
+        let logs: Vec<wit::Log<'_>>;
+        let outcomes: Vec<wit::Outcome<'_>>;
+        let input = match input {
+            Input::Block(block) => {
+                logs = block.logs.iter().map(wit::Log::from).collect();
+                let triggers = block.triggers.into();
+                wit::Input::Block(wit::BlockInput { header, triggers, logs: &logs })
+            }
+            Input::Outcome(told) => {
+                let outcome = wit::Outcome::from(&told.outcome);
+                wit::Input::Outcome(wit::OutcomeInput { header, outcome })
+            }
+            Input::Revert(told) => {
+                outcomes = told.outcomes.iter().map(wit::Outcome::from).collect();
+                wit::Input::Revert(wit::RevertInput { header, outcomes: &outcomes })
+            }
+        };
         match self.instance.call_handle(&mut self.store, input) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(reason)) => Err(Fault::Returned(escape(&reason, FAULT_BYTES_MAX)).into()),
@@ -225,10 +266,54 @@ impl Call {
         assert!(guest.guard.failure.is_none(), "a call we stopped cannot have finished");
         Handled {
             writes: guest.overlay.into_writes(),
+            effects: guest.effects,
             tape: guest.tape,
             log_lines: guest.lines.kept,
             log_lines_dropped: guest.lines.dropped,
             fuel: guest.guard.limits.fuel - left,
+        }
+    }
+}
+
+impl From<At> for wit::BlockHeader {
+    fn from(at: At) -> wit::BlockHeader {
+        wit::BlockHeader {
+            number: at.this.number,
+            hash: words(&at.this.hash),
+            parent_hash: words(&at.parent),
+            timestamp: at.timestamp,
+        }
+    }
+}
+
+impl<'a> From<&OutcomeRef<'a>> for wit::Outcome<'a> {
+    fn from(outcome: &OutcomeRef<'a>) -> wit::Outcome<'a> {
+        wit::Outcome {
+            key: match outcome.key {
+                EffectKey::Order(uid) => wit::EffectKey::Order(uid),
+                EffectKey::Webhook { key, .. } => wit::EffectKey::Webhook(key),
+            },
+            result: match outcome.result {
+                EffectResult::Accepted => wit::EffectResult::Accepted,
+                EffectResult::AlreadyThere => wit::EffectResult::AlreadyThere,
+                EffectResult::Refused(refusal) => wit::EffectResult::Refused(refusal.into()),
+                EffectResult::Expired => wit::EffectResult::Expired,
+                EffectResult::Cancelled(reason) => wit::EffectResult::Cancelled(reason),
+                EffectResult::DryRun => wit::EffectResult::DryRun,
+            },
+            abandoned: outcome.abandoned,
+        }
+    }
+}
+
+impl<'a> From<&'a Refusal> for wit::Refusal<'a> {
+    fn from(refusal: &'a Refusal) -> wit::Refusal<'a> {
+        wit::Refusal {
+            status: refusal.status,
+            error_type: refusal.error_type.as_deref(),
+            description: &refusal.description,
+            body: &refusal.body,
+            retry_after: refusal.retry_after,
         }
     }
 }

@@ -1,27 +1,31 @@
 //! Randomness that a replay repeats.
 
-use alloy_primitives::B256;
 use sha2::{Digest as _, Sha256};
 use shepherd_log::LaneId;
 
-/// The numbers a module draws while it handles one block.
+use crate::occasion::Occasion;
+
+/// The numbers a module draws while it handles one input.
 ///
-/// The seed is the lane and the block's hash. An offset would not do: after a reorg, or in a
-/// journal that was rebuilt, the same block sits at another offset, and the lane would end up
-/// in another state than a fresh run on the same chain.
+/// The seed is the lane and the occasion: for a block its hash, for an outcome or a revert what
+/// tells it from the block it is handled at and from all others.
 pub(crate) struct Draws {
     seed: [u8; 32],
     drawn: u64,
 }
 
 impl Draws {
-    /// The draws of this lane at this block.
-    pub(crate) fn new(lane: &LaneId, block: &B256) -> Draws {
+    /// The draws of this lane on this occasion.
+    pub(crate) fn new(lane: &LaneId, occasion: &Occasion) -> Draws {
+        let (domain, name) = match occasion {
+            Occasion::Block(hash) => (b"shepherd random 1\0", &hash.0),
+            Occasion::Told(digest) => (b"shepherd random 2\0", &digest.0),
+        };
         let mut seed = Sha256::new();
-        seed.update(b"shepherd random 1\0");
+        seed.update(domain);
         seed.update(lane.to_string());
         seed.update([0]);
-        seed.update(block);
+        seed.update(name);
         Draws { seed: seed.finalize().into(), drawn: 0 }
     }
 
@@ -39,11 +43,18 @@ impl Draws {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::B256;
+    use shepherd_log::Digest;
+
     use super::*;
 
-    fn three(lane: &str, block: u8) -> [u64; 3] {
-        let mut draws = Draws::new(&lane.parse().unwrap(), &B256::repeat_byte(block));
+    fn drawn(lane: &str, occasion: Occasion) -> [u64; 3] {
+        let mut draws = Draws::new(&lane.parse().unwrap(), &occasion);
         [draws.next(), draws.next(), draws.next()]
+    }
+
+    fn three(lane: &str, block: u8) -> [u64; 3] {
+        drawn(lane, Occasion::Block(B256::repeat_byte(block)))
     }
 
     #[test]
@@ -54,6 +65,7 @@ mod tests {
         assert_ne!(draws, three("dice@devnet", 2));
         assert_ne!(draws, three("dice@sepolia", 1));
         assert_ne!(draws, three("dic@devnet", 1));
+        assert_ne!(draws, drawn("dice@devnet", Occasion::Told(Digest([1; 32]))));
     }
 
     #[test]

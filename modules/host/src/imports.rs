@@ -2,28 +2,31 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use alloy_primitives::{Address, B256, Bytes};
-use shepherd_log::{BlockRef, ROW_OVERHEAD_BYTES, TapeEntry};
+use alloy_primitives::{Address, B256};
+use cowprotocol::DomainSeparator;
+use shepherd_log::{
+    BlockRef, Deliver, EFFECTS_MAX, Effect, LaneId, ROW_OVERHEAD_BYTES, TAPE_BYTES_MAX, TapeEntry,
+};
 use wasmtime::{
     ResourceLimiter, Result, StoreContextMut,
     component::{ComponentType, Lift, Linker, Lower},
 };
 
 use crate::{
-    bindings::shepherd::module::{chain as wit_chain, logging as wit_logging, types as wit},
+    bindings::shepherd::module::{logging as wit_logging, types as wit},
     capability::{Capability, interface},
     draws::Draws,
     fault::{Failure, Fault, OutputTooLarge, World},
+    imports_effects, imports_reads,
     lent::Lent,
-    limits::{
-        BYTE_FUEL, CALL_FUEL, FAULT_BYTES_MAX, KEY_FUEL, REQUEST_FUEL, REQUESTS_PER_CALL_MAX,
-        TABLE_ELEMENTS_MAX, TAPE_BYTES_MAX,
-    },
+    limits::{BYTE_FUEL, CALL_FUEL, FAULT_BYTES_MAX, KEY_FUEL, TABLE_ELEMENTS_MAX},
     lines::{Lines, LogLevel, escape},
     manifest::Limits,
+    occasion::Occasion,
     overlay::Overlay,
     reads::{ReadAnswer, ReadRequest},
     tape,
@@ -38,6 +41,7 @@ pub(crate) struct Guest {
     pub(crate) started: Instant,
     pub(crate) deadline: Duration,
     pub(crate) overlay: Overlay,
+    pub(crate) effects: Vec<Effect>,
     pub(crate) tape: Vec<TapeEntry>,
     pub(crate) lines: Lines,
     tape_bytes: usize,
@@ -60,11 +64,28 @@ impl Guard {
     }
 }
 
+/// What a lane's calls have in common.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) lane: LaneId,
+    pub(crate) chain_id: u64,
+    /// What orders of this chain are signed under.
+    pub(crate) domain: DomainSeparator,
+    /// When effects leave that do not say it themselves.
+    pub(crate) deliver: Deliver,
+    /// Where webhooks may go.
+    pub(crate) webhooks: BTreeSet<String>,
+    /// Whose documents may be got.
+    pub(crate) http_hosts: BTreeSet<String>,
+}
+
 /// What `handle` works on.
 pub(crate) struct RecordContext {
+    pub(crate) terms: Arc<Terms>,
     pub(crate) lent: Lent,
     pub(crate) block: BlockRef,
     pub(crate) timestamp: u64,
+    pub(crate) occasion: Occasion,
     pub(crate) draws: Draws,
 }
 
@@ -76,6 +97,7 @@ impl Guest {
             started: Instant::now(),
             deadline,
             overlay: Overlay::default(),
+            effects: Vec::new(),
             tape: Vec::new(),
             lines: Lines::default(),
             tape_bytes: 0,
@@ -87,15 +109,25 @@ impl Guest {
         self.guard.stop(failure)
     }
 
-    /// Makes sure that there is a record: while `configure` runs there is none yet.
-    fn record(&mut self, function: &'static str) -> Result<()> {
-        if self.record.is_none() {
-            return Err(self.stop(Fault::CallWhileConfigured { function }));
+    /// The record being handled: while `configure` runs there is none yet.
+    pub(crate) fn record(&mut self, function: &'static str) -> Result<&mut RecordContext> {
+        match &mut self.record {
+            Some(record) => Ok(record),
+            None => Err(self.guard.stop(Fault::CallWhileConfigured { function })),
         }
+    }
+
+    /// Keeps an effect, within the limits that it shares with the writes.
+    pub(crate) fn emit(&mut self, effect: Effect) -> Result<(), OutputTooLarge> {
+        if self.effects.len() == EFFECTS_MAX {
+            return Err(OutputTooLarge::Effects);
+        }
+        self.overlay.reserve(effect.bytes() + ROW_OVERHEAD_BYTES)?;
+        self.effects.push(effect);
         Ok(())
     }
 
-    fn read(&mut self, requests: &[ReadRequest]) -> Result<Vec<ReadAnswer>, Failure> {
+    pub(crate) fn read(&mut self, requests: &[ReadRequest]) -> Result<Vec<ReadAnswer>, Failure> {
         let record = self.record.as_mut().expect("checked by the caller");
         let asked_at = Instant::now();
         let answers = record.lent.reads().read(record.block, requests);
@@ -106,6 +138,9 @@ impl Guest {
         if !fits {
             let (requests, answers) = (requests.len(), answers.len());
             return Err(World::Answers { requests, answers }.into());
+        }
+        for (request, answer) in requests.iter().zip(&answers) {
+            imports_reads::check_size(request, answer)?;
         }
         let call = u32::try_from(self.tape.len()).expect("fuel ends a record long before");
         let entry = tape::record(call, record.block, requests, &answers);
@@ -148,13 +183,13 @@ impl ResourceLimiter for Guard {
     }
 }
 
-type Caller<'a> = StoreContextMut<'a, Guest>;
+pub(crate) type Caller<'a> = StoreContextMut<'a, Guest>;
 
 /// Takes the price of a host call from the fuel of the record.
 ///
 /// The engine does not count what we do on a module's behalf, and a module that only calls us
 /// would run for ever.
-fn charge(caller: &mut Caller<'_>, fuel: u64) -> Result<()> {
+pub(crate) fn charge(caller: &mut Caller<'_>, fuel: u64) -> Result<()> {
     let left = caller.get_fuel()?;
     let Some(left) = left.checked_sub(fuel) else {
         caller.set_fuel(0)?;
@@ -174,12 +209,17 @@ pub(crate) fn link(linker: &mut Linker<Guest>, granted: &BTreeSet<Capability>) -
     for capability in granted {
         match capability {
             Capability::State => link_state(linker)?,
-            Capability::Chain => link_chain(linker)?,
+            Capability::Chain => imports_reads::link_chain(linker)?,
             Capability::Logging => link_logging(linker)?,
             Capability::Clock => link_clock(linker)?,
             Capability::Random => link_random(linker)?,
+            Capability::Orderbook => imports_reads::link_orderbook(linker)?,
+            Capability::Http => imports_reads::link_http(linker)?,
+            // Two functions of one interface, which is linked once.
+            Capability::PlaceOrder | Capability::Webhook => (),
         }
     }
+    imports_effects::link(linker, granted)?;
     let mut panic = linker.instance(&interface("panic"))?;
     panic.func_wrap("panicked", |mut caller: Caller<'_>, (message,): (String,)| -> Result<()> {
         let message = escape(&message, FAULT_BYTES_MAX);
@@ -250,27 +290,6 @@ fn write(
     guest.overlay.write(key, value).map_err(|output| guest.stop(output))
 }
 
-fn link_chain(linker: &mut Linker<Guest>) -> Result<()> {
-    let mut chain = linker.instance(&Capability::Chain.import())?;
-    type Requests = (Vec<wit_chain::Request>,);
-    chain.func_wrap("read", |mut caller: Caller<'_>, (requests,): Requests| {
-        caller.data_mut().record("chain.read")?;
-        charge(&mut caller, CALL_FUEL + REQUEST_FUEL * requests.len() as u64)?;
-        let guest = caller.data_mut();
-        if requests.len() > REQUESTS_PER_CALL_MAX {
-            let requests = requests.len();
-            return Err(guest.stop(OutputTooLarge::Requests { requests }));
-        }
-        let requests: Vec<ReadRequest> = requests.into_iter().map(ReadRequest::from).collect();
-        let answers = guest.read(&requests).map_err(|failure| guest.stop(failure))?;
-        let bytes: usize = answers.iter().map(ReadAnswer::bytes).sum();
-        charge(&mut caller, BYTE_FUEL * bytes as u64)?;
-        let answers: Vec<wit_chain::Answer> =
-            answers.into_iter().map(wit_chain::Answer::from).collect();
-        Ok((answers,))
-    })
-}
-
 fn link_logging(linker: &mut Linker<Guest>) -> Result<()> {
     let mut logging = linker.instance(&Capability::Logging.import())?;
     type Line = (wit_logging::Level, String);
@@ -288,10 +307,9 @@ fn link_logging(linker: &mut Linker<Guest>) -> Result<()> {
 fn link_clock(linker: &mut Linker<Guest>) -> Result<()> {
     let mut clock = linker.instance(&Capability::Clock.import())?;
     clock.func_wrap("now", |mut caller: Caller<'_>, (): ()| {
-        caller.data_mut().record("clock.now")?;
+        let timestamp = caller.data_mut().record("clock.now")?.timestamp;
         charge(&mut caller, CALL_FUEL)?;
-        let record = caller.data_mut().record.as_ref().expect("checked above");
-        Ok((record.timestamp,))
+        Ok((timestamp,))
     })
 }
 
@@ -300,8 +318,7 @@ fn link_random(linker: &mut Linker<Guest>) -> Result<()> {
     random.func_wrap("next", |mut caller: Caller<'_>, (): ()| {
         caller.data_mut().record("random.next")?;
         charge(&mut caller, CALL_FUEL)?;
-        let record = caller.data_mut().record.as_mut().expect("checked above");
-        Ok((record.draws.next(),))
+        Ok((caller.data_mut().record("random.next")?.draws.next(),))
     })
 }
 
@@ -316,51 +333,13 @@ impl From<wit_logging::Level> for LogLevel {
     }
 }
 
-impl From<wit_chain::Request> for ReadRequest {
-    fn from(request: wit_chain::Request) -> ReadRequest {
-        match request {
-            wit_chain::Request::Call(call) => {
-                ReadRequest::Call { to: address(call.to), data: Bytes::from(call.data) }
-            }
-            wit_chain::Request::Balance(of) => ReadRequest::Balance(address(of)),
-            wit_chain::Request::Code(of) => ReadRequest::Code(address(of)),
-            wit_chain::Request::Storage(slot) => {
-                ReadRequest::Storage { address: address(slot.address), slot: from_words(slot.key) }
-            }
-        }
-    }
-}
-
-impl From<ReadAnswer> for wit_chain::Answer {
-    fn from(answer: ReadAnswer) -> wit_chain::Answer {
-        match answer {
-            ReadAnswer::Returned(data) => wit_chain::Answer::Returned(data.into()),
-            ReadAnswer::Reverted(data) => wit_chain::Answer::Reverted(data.into()),
-            ReadAnswer::Balance(wei) => wit_chain::Answer::Balance(words(&B256::from(wei))),
-            ReadAnswer::Code(code) => wit_chain::Answer::Code(code.into()),
-            ReadAnswer::Storage(value) => wit_chain::Answer::Storage(words(&value)),
-        }
-    }
-}
-
-impl ReadAnswer {
-    fn bytes(&self) -> usize {
-        match self {
-            ReadAnswer::Returned(data) | ReadAnswer::Reverted(data) | ReadAnswer::Code(data) => {
-                data.len()
-            }
-            ReadAnswer::Balance(_) | ReadAnswer::Storage(_) => 32,
-        }
-    }
-}
-
 /// Thirty-two bytes as the contract spells them.
 pub(crate) fn words(bytes: &B256) -> wit::Hash {
     let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     wit::Hash { first: word(0), second: word(8), third: word(16), fourth: word(24) }
 }
 
-fn from_words(hash: wit::Hash) -> B256 {
+pub(crate) fn from_words(hash: wit::Hash) -> B256 {
     let mut bytes = B256::ZERO;
     for (to, word) in
         bytes.chunks_exact_mut(8).zip([hash.first, hash.second, hash.third, hash.fourth])
@@ -378,7 +357,7 @@ pub(crate) fn address_words(address: &Address) -> wit::Address {
     wit::Address { high, middle, low }
 }
 
-fn address(words: wit::Address) -> Address {
+pub(crate) fn address(words: wit::Address) -> Address {
     let mut bytes = Address::ZERO;
     bytes[..8].copy_from_slice(&words.high.to_be_bytes());
     bytes[8..16].copy_from_slice(&words.middle.to_be_bytes());

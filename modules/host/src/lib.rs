@@ -5,7 +5,7 @@
 //!                             ├─▶ Module ──bind──▶ BoundModule     one per lane
 //!   component ─────▶ Engine ──┘                        │
 //!                                                      │ select: does this block concern it?
-//!        block, StateView, Reads ───────────────────▶ handle ───▶ Handled: writes, tape, lines, fuel
+//!        input, StateView, Reads ───────────────────▶ handle ───▶ Handled: writes, effects, tape …
 //!                                                      └────────▶ Failure: the module's or the world's
 //! ```
 //!
@@ -19,26 +19,32 @@ mod capability;
 mod draws;
 mod engine;
 mod fault;
+mod fetch;
 mod imports;
+mod imports_effects;
+mod imports_reads;
 mod input;
 mod lent;
 pub mod limits;
 mod lines;
 mod manifest;
 mod module;
+mod occasion;
+mod order;
 mod overlay;
 mod reads;
 mod sha256;
 mod subscription;
 mod tape;
+mod webhook;
 
 pub use bound::{BindError, BoundModule, Handled};
 pub use capability::{Capability, UnknownCapability};
 pub use engine::{Engine, EngineError, EngineOptions};
-pub use fault::{Failure, Fault, OutputTooLarge, World};
-pub use input::{BlockInput, Input, LogRef, Triggers};
+pub use fault::{BadRequest, Failure, Fault, OutputTooLarge, World};
+pub use input::{At, BlockInput, Input, LogRef, OutcomeInput, OutcomeRef, RevertInput, Triggers};
 pub use lines::{LogLevel, LogLine};
-pub use manifest::{Limits, Manifest, ManifestError, OverrideError, Overrides};
+pub use manifest::{Limits, Manifest, ManifestError, OnChain, OverrideError, Overrides};
 pub use module::{Inspection, LoadError, Module};
 pub use overlay::{Entry, StateView};
 pub use reads::{ReadAnswer, ReadRequest, Reads};

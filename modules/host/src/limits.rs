@@ -5,8 +5,8 @@
 
 /// What a record may write and read is decided by what a step can commit.
 pub use shepherd_log::{
-    STATE_KEY_BYTES_MAX as KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX as VALUE_BYTES_MAX, TAPE_BYTES_MAX,
-    WRITES_BYTES_MAX,
+    EFFECTS_MAX, STATE_KEY_BYTES_MAX as KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX as VALUE_BYTES_MAX,
+    TAPE_BYTES_MAX, WRITES_BYTES_MAX,
 };
 
 /// Largest component we compile.
@@ -64,6 +64,39 @@ pub const LIST_BYTES_MAX: usize = 1 << 20;
 /// Requests in one `chain.read`.
 pub const REQUESTS_PER_CALL_MAX: usize = 4_096;
 
+/// Requests in one `orderbook.read`.
+pub const ORDERBOOK_REQUESTS_MAX: usize = 1_000;
+
+/// Largest answer of the orderbook to one request.
+///
+/// An order with the longest signature and the largest document that can be placed here takes
+/// about fifty kilobytes.
+pub const ORDERBOOK_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Longest signature of an order.
+///
+/// A conditional order in a tree of a million has a signature of two kilobytes. In hex this many
+/// still fit an answer of the orderbook, so that what was placed can be read again.
+pub const SIGNATURE_BYTES_MAX: usize = 16 << 10;
+
+/// Largest app-data document: what the orderbook takes.
+pub const APP_DATA_BYTES_MAX: usize = 8_192;
+
+/// Largest body of a webhook.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Longest key of a webhook.
+pub const WEBHOOK_KEY_BYTES_MAX: usize = 128;
+
+/// How long a webhook is worth delivering when the module does not say, in seconds.
+pub const WEBHOOK_EXPIRES_SECONDS: u64 = 86_400;
+
+/// Longest URL a module may get.
+pub const URL_BYTES_MAX: usize = 8 << 10;
+
+/// Largest body of a document a module gets.
+pub const HTTP_BODY_BYTES_MAX: usize = 1 << 20;
+
 /// Longest line a module may write, after escaping.
 pub const LINE_BYTES_MAX: usize = 8 << 10;
 
@@ -88,5 +121,8 @@ pub const BYTE_FUEL: u64 = 1;
 /// Fuel of each state key that is read, written or listed: a lookup in the store.
 pub const KEY_FUEL: u64 = 2_000;
 
-/// Fuel of each chain request.
+/// Fuel of each request to the chain, the orderbook or a server.
 pub const REQUEST_FUEL: u64 = 10_000;
+
+/// Fuel of each effect: a few hashes, and rows to commit and to settle.
+pub const EFFECT_FUEL: u64 = 20_000;

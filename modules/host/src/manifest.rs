@@ -3,7 +3,13 @@
 //! ```toml
 //! name = "token-ledger"
 //! component = "../../target/modules/token-ledger.wasm"   # relative to this file
-//! capabilities = ["state", "logging"]                    # state, chain, logging, clock, random
+//! capabilities = ["state", "logging"]                    # state, chain, logging, clock, random,
+//!                                                        # orderbook, http,
+//!                                                        # effects.place-order, effects.webhook
+//! webhooks = ["alerts"]          # where `effects.webhook` may go; shepherd.toml says where that is
+//! http_hosts = ["example.org"]   # whose documents `http` may get
+//! deliver = "finalized"          # when effects leave that do not say it themselves: "instant"
+//!                                # (the default), "finalized" or { confirmations = 3 }
 //!
 //! [subscribe]
 //! block_every = 10        # every block whose number is a multiple of ten
@@ -24,6 +30,8 @@
 //! [chain.sepolia]         # on this chain: values laid over [config], addresses replaced
 //! config = { threshold = "1" }
 //! addresses = { transfers = ["0x…"] }
+//! deliver = "instant"     # instead of the manifest's
+//! http_hosts = ["::1"]    # instead of the manifest's
 //! ```
 //!
 //! Keys that are not known are errors: a misspelt limit would otherwise be no limit.
@@ -38,11 +46,12 @@ use std::{
 
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Deserializer, de};
-use shepherd_log::{ChainName, ModuleName};
+use shepherd_log::{ChainName, Deliver, ModuleName};
 use toml::Spanned;
 
 use crate::{
     capability::Capability,
+    fetch,
     limits::{CONFIG_BYTES_MAX, FUEL_DEFAULT, FUEL_MAX, MEMORY_MIB_DEFAULT, MEMORY_MIB_MAX},
     subscription::{LogFilter, Subscription},
 };
@@ -53,6 +62,9 @@ pub struct Manifest {
     name: ModuleName,
     component: PathBuf,
     capabilities: BTreeSet<Capability>,
+    webhooks: BTreeSet<String>,
+    http_hosts: BTreeSet<String>,
+    deliver: Deliver,
     limits: Limits,
     filters: Vec<NamedFilter>,
     block_every: Option<NonZeroU64>,
@@ -86,6 +98,25 @@ pub struct Overrides {
     /// The addresses of a `[[subscribe.log]]`, by its name.
     #[serde(default, deserialize_with = "named_addresses")]
     pub addresses: BTreeMap<String, Vec<Address>>,
+    /// When effects leave that do not say it themselves.
+    #[serde(default, deserialize_with = "deliver")]
+    pub deliver: Option<Deliver>,
+    /// Whose documents may be got, instead of those the manifest lists.
+    #[serde(default, deserialize_with = "http_hosts")]
+    pub http_hosts: Option<BTreeSet<String>>,
+}
+
+/// A manifest on one chain.
+#[derive(Clone, Debug)]
+pub struct OnChain {
+    /// Which blocks and logs concern the module.
+    pub subscription: Subscription,
+    /// Its configuration, as JSON text.
+    pub config: String,
+    /// When effects leave that do not say it themselves.
+    pub deliver: Deliver,
+    /// Whose documents may be got.
+    pub http_hosts: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +172,12 @@ pub enum OverrideError {
         /// Where it is.
         key: String,
     },
+    /// Hosts for a module that is not granted `http`.
+    #[error("`http_hosts` is given, but {module} is not granted `http`")]
+    HostsWithoutHttp {
+        /// The module.
+        module: ModuleName,
+    },
     /// A configuration that is too large.
     #[error("the configuration is {bytes} bytes of JSON; at most {CONFIG_BYTES_MAX}")]
     TooLarge {
@@ -180,11 +217,36 @@ impl Manifest {
             return Err(error(subscribe_at, message.to_owned()));
         }
 
+        let capabilities_at = raw.capabilities.span().start;
+        let capabilities: BTreeSet<Capability> =
+            raw.capabilities.into_inner().into_iter().map(|Checked(granted)| granted).collect();
+        // A capability and what it is for come together: either alone is half of a thought.
+        let listed = |list: Option<Spanned<BTreeSet<String>>>, key: &str, needs: Capability| match (
+            list,
+            capabilities.contains(&needs),
+        ) {
+            (Some(list), true) => Ok(list.into_inner()),
+            (None, false) => Ok(BTreeSet::new()),
+            (Some(list), false) => Err(error(
+                list.span().start,
+                format!("`{key}` is given, but `capabilities` does not grant `{needs}`"),
+            )),
+            (None, true) => Err(error(
+                capabilities_at,
+                format!("`{needs}` is granted, but nothing to use it on: add `{key}`"),
+            )),
+        };
+        let webhooks = listed(raw.webhooks, "webhooks", Capability::Webhook)?;
+        let http_hosts = listed(raw.http_hosts, "http_hosts", Capability::Http)?;
+
         let directory = file.parent().unwrap_or(Path::new(""));
         let manifest = Manifest {
             name: raw.name,
             component: directory.join(raw.component),
-            capabilities: raw.capabilities.into_iter().map(|Checked(granted)| granted).collect(),
+            capabilities,
+            webhooks,
+            http_hosts,
+            deliver: raw.deliver.unwrap_or_default(),
             limits: raw.limits.into(),
             filters,
             block_every: subscribe.block_every,
@@ -220,27 +282,40 @@ impl Manifest {
         &self.capabilities
     }
 
+    /// Where its webhooks may go: names that the operator's configuration gives a place.
+    pub fn webhooks(&self) -> &BTreeSet<String> {
+        &self.webhooks
+    }
+
+    /// Whose documents it may get, on chains that do not say otherwise.
+    pub fn http_hosts(&self) -> &BTreeSet<String> {
+        &self.http_hosts
+    }
+
+    /// When its effects leave that do not say it themselves, on chains that do not say otherwise.
+    pub fn deliver(&self) -> Deliver {
+        self.deliver
+    }
+
     /// How much it may take.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// The subscription and the configuration, as JSON text, on one chain. The lane's own
-    /// overrides are laid over those the manifest has for the chain.
-    pub fn for_chain(
-        &self,
-        chain: &ChainName,
-        lane: &Overrides,
-    ) -> Result<(Subscription, String), OverrideError> {
+    /// What it is on one chain. The lane's own overrides are laid over those the manifest has for
+    /// the chain.
+    pub fn for_chain(&self, chain: &ChainName, lane: &Overrides) -> Result<OnChain, OverrideError> {
         match self.chains.get(chain) {
             Some(of_chain) => self.resolve(&[of_chain, lane]),
             None => self.resolve(&[lane]),
         }
     }
 
-    fn resolve(&self, layers: &[&Overrides]) -> Result<(Subscription, String), OverrideError> {
+    fn resolve(&self, layers: &[&Overrides]) -> Result<OnChain, OverrideError> {
         let mut filters = self.filters.clone();
         let mut config = self.config.clone();
+        let mut deliver = self.deliver;
+        let mut http_hosts = &self.http_hosts;
         for layer in layers {
             for (name, addresses) in &layer.addresses {
                 let found = filters.iter_mut().find(|filter| filter.name.as_ref() == Some(name));
@@ -251,6 +326,13 @@ impl Manifest {
                 found.filter = found.filter.clone().at(addresses.clone());
             }
             lay_over(&mut config, &layer.config);
+            deliver = layer.deliver.unwrap_or(deliver);
+            if let Some(hosts) = &layer.http_hosts {
+                if !self.capabilities.contains(&Capability::Http) {
+                    return Err(OverrideError::HostsWithoutHttp { module: self.name.clone() });
+                }
+                http_hosts = hosts;
+            }
         }
         let subscription = Subscription {
             logs: filters.into_iter().map(|named| named.filter).collect(),
@@ -261,7 +343,7 @@ impl Manifest {
         if config.len() > CONFIG_BYTES_MAX {
             return Err(OverrideError::TooLarge { bytes: config.len() });
         }
-        Ok((subscription, config))
+        Ok(OnChain { subscription, config, deliver, http_hosts: http_hosts.clone() })
     }
 
     fn no_such_filter(&self, name: &str) -> OverrideError {
@@ -315,7 +397,13 @@ struct Raw {
     #[serde(deserialize_with = "checked")]
     name: ModuleName,
     component: PathBuf,
-    capabilities: Vec<Checked<Capability>>,
+    capabilities: Spanned<Vec<Checked<Capability>>>,
+    #[serde(default, deserialize_with = "webhooks")]
+    webhooks: Option<Spanned<BTreeSet<String>>>,
+    #[serde(default, deserialize_with = "spanned_http_hosts")]
+    http_hosts: Option<Spanned<BTreeSet<String>>>,
+    #[serde(default, deserialize_with = "deliver")]
+    deliver: Option<Deliver>,
     subscribe: Spanned<RawSubscribe>,
     #[serde(default)]
     limits: RawLimits,
@@ -440,6 +528,110 @@ fn named_addresses<'de, D: Deserializer<'de>>(
     Ok(named.into_iter().map(|(name, list)| (name, plain(list))).collect())
 }
 
+/// Names of destinations. They follow the rule of all names the operator gives.
+struct Destination(String);
+
+impl FromStr for Destination {
+    type Err = shepherd_log::InvalidName;
+
+    fn from_str(text: &str) -> Result<Destination, shepherd_log::InvalidName> {
+        let name: ModuleName = text.parse()?;
+        Ok(Destination(name.to_string()))
+    }
+}
+
+/// A host as URLs spell it.
+struct HttpHost(String);
+
+impl FromStr for HttpHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HttpHost, String> {
+        let invalid = |_| {
+            format!("`{text}` is not a host: write only the name or the address, \"example.org\"")
+        };
+        fetch::host(text).map(HttpHost).map_err(invalid)
+    }
+}
+
+fn webhooks<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Spanned<BTreeSet<String>>>, D::Error> {
+    spanned_set(deserializer, |Destination(name)| name)
+}
+
+fn spanned_http_hosts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Spanned<BTreeSet<String>>>, D::Error> {
+    spanned_set(deserializer, |HttpHost(host)| host)
+}
+
+fn http_hosts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeSet<String>>, D::Error> {
+    set(Vec::deserialize(deserializer)?, |HttpHost(host)| host).map(Some)
+}
+
+fn spanned_set<'de, D, T>(
+    deserializer: D,
+    text: fn(T) -> String,
+) -> Result<Option<Spanned<BTreeSet<String>>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let list = Spanned::<Vec<Checked<T>>>::deserialize(deserializer)?;
+    let span = list.span();
+    Ok(Some(Spanned::new(span, set(list.into_inner(), text)?)))
+}
+
+/// A list whose order and repetitions mean nothing. An empty one would allow nothing, and then
+/// the key is better left out.
+fn set<T, E: de::Error>(
+    list: Vec<Checked<T>>,
+    text: fn(T) -> String,
+) -> Result<BTreeSet<String>, E> {
+    if list.is_empty() {
+        return Err(de::Error::custom("an empty list allows nothing: leave the key out"));
+    }
+    Ok(list.into_iter().map(|Checked(value)| text(value)).collect())
+}
+
+fn deliver<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Deliver>, D::Error> {
+    struct Visitor;
+
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Deliver;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("\"instant\", \"finalized\" or { confirmations = 3 }")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Deliver, E> {
+            match text {
+                "instant" => Ok(Deliver::Instant),
+                "finalized" => Ok(Deliver::Finalized),
+                _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+            }
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Deliver, A::Error> {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Blocks {
+                confirmations: u32,
+            }
+            let blocks = Blocks::deserialize(de::value::MapAccessDeserializer::new(map))?;
+            match blocks.confirmations {
+                0 => Err(de::Error::custom("no confirmations are \"instant\"")),
+                blocks => Ok(Deliver::Confirmations(blocks)),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(Visitor).map(Some)
+}
+
 fn block_every<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
     let every = NonZeroU64::new(u64::deserialize(deserializer)?);
     let zero = || de::Error::custom("`block_every` counts blocks: 1 is every block");
@@ -520,7 +712,8 @@ addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
         assert_eq!(manifest.limits(), Limits { fuel: 5, memory_mib: 8 });
 
         let devnet = "devnet".parse().unwrap();
-        let (subscription, config) = manifest.for_chain(&devnet, &Overrides::default()).unwrap();
+        let OnChain { subscription, config, .. } =
+            manifest.for_chain(&devnet, &Overrides::default()).unwrap();
         assert_eq!(subscription.block_every, NonZeroU64::new(10));
         assert_eq!(subscription.tick_seconds, NonZeroU64::new(5400));
         assert_eq!(subscription.logs[0].addresses(), [Address::repeat_byte(0x11)]);
@@ -537,11 +730,12 @@ addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
                addresses = { orders = ["0x4444444444444444444444444444444444444444"] }"#,
         )
         .unwrap();
-        let (subscription, config) = manifest.for_chain(&sepolia, &Overrides::default()).unwrap();
+        let OnChain { subscription, config, .. } =
+            manifest.for_chain(&sepolia, &Overrides::default()).unwrap();
         assert_eq!(subscription.logs[0].addresses(), [Address::repeat_byte(0x33)]);
         assert_eq!(config, r#"{"pause":{"reason":"quiet","seconds":6},"threshold":"1"}"#);
 
-        let (subscription, config) = manifest.for_chain(&sepolia, &lane).unwrap();
+        let OnChain { subscription, config, .. } = manifest.for_chain(&sepolia, &lane).unwrap();
         assert_eq!(subscription.logs[0].addresses(), [Address::repeat_byte(0x44)]);
         assert_eq!(config, r#"{"pause":{"reason":"lane","seconds":6},"threshold":"1"}"#);
     }
@@ -552,10 +746,11 @@ addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
                     [[subscribe.log]]\n";
         let manifest = parse(text).unwrap();
         assert_eq!(manifest.limits(), Limits::default());
-        let (subscription, config) =
+        let OnChain { subscription, config, deliver, .. } =
             manifest.for_chain(&"devnet".parse().unwrap(), &Overrides::default()).unwrap();
         assert!(subscription.wants_log(&Address::ZERO, &[]));
         assert_eq!(config, "{}");
+        assert_eq!(deliver, Deliver::Instant);
     }
 
     /// The manifest with one line replaced is refused at a line, with these words.

@@ -163,16 +163,32 @@ impl Engine {
             exports: ty.exports(engine).map(|(name, _)| name.to_owned()).collect(),
         };
         for (name, item) in ty.imports(engine) {
-            let capability = Capability::ALL.into_iter().find(|known| known.import() == name);
+            let known: Vec<Capability> =
+                Capability::ALL.into_iter().filter(|known| known.import() == name).collect();
             let always = ALWAYS.iter().any(|known| interface(known) == name);
             // A type is a name, not an ability.
             let harmless = always || matches!(item.ty, ComponentItem::Type(_));
-            match capability {
-                Some(capability) => {
-                    inspection.capabilities.insert(capability);
+            match (&known[..], &item.ty) {
+                ([], _) if harmless => (),
+                ([], _) => inspection.unknown_imports.push(name.to_owned()),
+                ([whole], _) if whole.function().is_none() => {
+                    inspection.capabilities.insert(*whole);
                 }
-                None if harmless => (),
-                None => inspection.unknown_imports.push(name.to_owned()),
+                (parts, ComponentItem::ComponentInstance(instance)) => {
+                    for (function, item) in instance.exports(engine) {
+                        let part = parts.iter().find(|part| part.function() == Some(function));
+                        match (part, item.ty) {
+                            (_, ComponentItem::Type(_)) => (),
+                            (Some(part), _) => {
+                                inspection.capabilities.insert(*part);
+                            }
+                            (None, _) => {
+                                inspection.unknown_imports.push(format!("{name}.{function}"));
+                            }
+                        }
+                    }
+                }
+                (_, _) => inspection.unknown_imports.push(name.to_owned()),
             }
         }
         inspection

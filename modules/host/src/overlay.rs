@@ -113,6 +113,16 @@ impl Overlay {
         Ok(())
     }
 
+    /// Counts what the record adds to its step besides writes: effects share the limit with them.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<(), OutputTooLarge> {
+        let bytes = self.bytes + bytes;
+        if bytes > WRITES_BYTES_MAX {
+            return Err(OutputTooLarge::Writes { bytes });
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
     /// Lists what a reader would find had the writes been committed already.
     pub(crate) fn list(
         &self,

@@ -1,11 +1,13 @@
-//! Questions a module asks the chain, and who answers them.
+//! Questions a module asks the world, and who answers them.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use shepherd_log::BlockRef;
+use shepherd_log::{BlockRef, ORDER_UID_BYTES};
+use url::Url;
 
 use crate::fault::World;
 
-/// One question about the chain at the block being handled.
+/// One question: about the chain at the block being handled, or about the orderbook or a document
+/// as they are now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadRequest {
     /// `eth_call`.
@@ -26,9 +28,16 @@ pub enum ReadRequest {
         /// The slot.
         slot: B256,
     },
+    /// The orderbook's `GET /api/v1/orders/{uid}`.
+    Order([u8; ORDER_UID_BYTES]),
+    /// The orderbook's `GET /api/v1/app_data/{hash}`.
+    AppData(B256),
+    /// GET of a URL that was checked: `https`, or `http` on loopback; a host of `http_hosts`; no
+    /// credentials, no fragment. Redirects are not followed: they are answers.
+    Get(Url),
 }
 
-/// The chain's answer. A failure to get one is not an answer but a [`World`].
+/// The answer. A failure to get one is not an answer but a [`World`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadAnswer {
     /// What an `eth_call` returned.
@@ -41,6 +50,18 @@ pub enum ReadAnswer {
     Code(Bytes),
     /// The value of a slot.
     Storage(B256),
+    /// The order as the orderbook tells it, in JSON; `None` when it does not know it.
+    Order(Option<String>),
+    /// The document itself; `None` when the orderbook does not know it.
+    AppData(Option<String>),
+    /// What a server answered, unless that is 429 or 5xx, which are a [`World`].
+    Response {
+        /// The HTTP status.
+        status: u16,
+        /// The body. Whoever fetches it may stop one byte beyond
+        /// [`HTTP_BODY_BYTES_MAX`](crate::limits::HTTP_BODY_BYTES_MAX): that is too large already.
+        body: Bytes,
+    },
 }
 
 impl ReadAnswer {
@@ -53,6 +74,9 @@ impl ReadAnswer {
             ReadRequest::Balance(_) => matches!(self, ReadAnswer::Balance(_)),
             ReadRequest::Code(_) => matches!(self, ReadAnswer::Code(_)),
             ReadRequest::Storage { .. } => matches!(self, ReadAnswer::Storage(_)),
+            ReadRequest::Order(_) => matches!(self, ReadAnswer::Order(_)),
+            ReadRequest::AppData(_) => matches!(self, ReadAnswer::AppData(_)),
+            ReadRequest::Get(_) => matches!(self, ReadAnswer::Response { .. }),
         }
     }
 }
@@ -62,9 +86,10 @@ impl ReadAnswer {
 /// Implementations bound their own time. While `read` blocks, neither fuel nor the deadline
 /// can interrupt it, and the deadline does not count it.
 pub trait Reads {
-    /// One answer for each request, in order, all at exactly this block.
+    /// One answer for each request, in order; those about the chain at exactly this block.
     ///
-    /// When any one is unknown, the whole read fails: a module never sees a partial answer.
+    /// The requests of one call are all for the chain, all for the orderbook, or one `Get`. When
+    /// any one stays unanswered, the whole read fails: a module never sees a partial answer.
     fn read(&mut self, block: BlockRef, requests: &[ReadRequest])
     -> Result<Vec<ReadAnswer>, World>;
 }

@@ -2,14 +2,19 @@
 //!
 //! ```text
 //! answer   version u8 = 1, then for each answer: kind u8, length u32, bytes
-//!          kind 0 returned, 1 reverted, 2 balance (32 bytes), 3 code, 4 storage (32 bytes)
+//!          kind 0 returned, 1 reverted, 2 balance (32 bytes), 3 code, 4 storage (32 bytes),
+//!          5 an order, 6 app data (both: text), 7 no such order, 8 no such app data (both: none),
+//!          9 a response (status u16, body)
 //! digest   BLAKE3 over: "shepherd read 1\0", block number u64, block hash, then for each request:
-//!          kind u8 (0 call, 1 balance, 2 code, 3 storage), address, then
-//!          for a call: length u32, data; for storage: slot
+//!          kind u8, and
+//!          0 call: address, length u32, data;  1 balance: address;  2 code: address;
+//!          3 storage: address, slot;  4 order: UID;  5 app data: hash;  6 get: length u32, URL
 //! ```
 //!
 //! Integers are big-endian. A replay that asks the same questions gets the same answers from
-//! here; one that asks something else is told where it left the tape.
+//! here; one that asks something else is told where it left the tape. Answers of the orderbook and
+//! of other servers do not depend on the block. It is in their digest all the same, so that no
+//! tape fits another record.
 
 use alloy_primitives::{B256, Bytes, U256};
 use shepherd_log::{BlockRef, Digest, TapeEntry};
@@ -138,6 +143,19 @@ fn request_digest(block: BlockRef, requests: &[ReadRequest]) -> Digest {
                 bytes.extend_from_slice(address.as_slice());
                 bytes.extend_from_slice(slot.as_slice());
             }
+            ReadRequest::Order(uid) => {
+                bytes.push(4);
+                bytes.extend_from_slice(uid);
+            }
+            ReadRequest::AppData(hash) => {
+                bytes.push(5);
+                bytes.extend_from_slice(hash.as_slice());
+            }
+            ReadRequest::Get(url) => {
+                bytes.push(6);
+                bytes.extend_from_slice(&length(url.as_str().as_bytes()).to_be_bytes());
+                bytes.extend_from_slice(url.as_str().as_bytes());
+            }
         }
     }
     Digest::of(&bytes)
@@ -152,6 +170,13 @@ fn encode_answers(answers: &[ReadAnswer]) -> Vec<u8> {
             ReadAnswer::Balance(wei) => put(&mut bytes, 2, &wei.to_be_bytes::<32>()),
             ReadAnswer::Code(code) => put(&mut bytes, 3, code),
             ReadAnswer::Storage(value) => put(&mut bytes, 4, value.as_slice()),
+            ReadAnswer::Order(Some(order)) => put(&mut bytes, 5, order.as_bytes()),
+            ReadAnswer::AppData(Some(document)) => put(&mut bytes, 6, document.as_bytes()),
+            ReadAnswer::Order(None) => put(&mut bytes, 7, &[]),
+            ReadAnswer::AppData(None) => put(&mut bytes, 8, &[]),
+            ReadAnswer::Response { status, body } => {
+                put(&mut bytes, 9, &[&status.to_be_bytes(), body.as_ref()].concat());
+            }
         }
     }
     bytes
@@ -180,6 +205,15 @@ fn decode_answers(bytes: &[u8]) -> Option<Vec<ReadAnswer>> {
             2 => ReadAnswer::Balance(U256::from_be_bytes::<32>(data.try_into().ok()?)),
             3 => ReadAnswer::Code(Bytes::copy_from_slice(data)),
             4 => ReadAnswer::Storage(B256::try_from(data).ok()?),
+            5 => ReadAnswer::Order(Some(text(data)?)),
+            6 => ReadAnswer::AppData(Some(text(data)?)),
+            7 if data.is_empty() => ReadAnswer::Order(None),
+            8 if data.is_empty() => ReadAnswer::AppData(None),
+            9 => {
+                let [high, low, body @ ..] = data else { return None };
+                let status = u16::from_be_bytes([*high, *low]);
+                ReadAnswer::Response { status, body: Bytes::copy_from_slice(body) }
+            }
             _ => return None,
         });
         rest = tail;
@@ -187,9 +221,14 @@ fn decode_answers(bytes: &[u8]) -> Option<Vec<ReadAnswer>> {
     rest.is_empty().then_some(answers)
 }
 
+fn text(data: &[u8]) -> Option<String> {
+    String::from_utf8(data.to_vec()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use alloy_primitives::Address;
+    use url::Url;
 
     use super::*;
 
@@ -204,6 +243,12 @@ mod tests {
             ReadAnswer::Balance(U256::MAX),
             ReadAnswer::Code(Bytes::from_static(&[0xfe])),
             ReadAnswer::Storage(B256::repeat_byte(9)),
+            ReadAnswer::Order(Some("{\"status\":\"open\"}".to_owned())),
+            ReadAnswer::AppData(Some(String::new())),
+            ReadAnswer::Order(None),
+            ReadAnswer::AppData(None),
+            ReadAnswer::Response { status: 404, body: Bytes::from_static(b"gone") },
+            ReadAnswer::Response { status: 200, body: Bytes::new() },
         ]
     }
 
@@ -212,18 +257,26 @@ mod tests {
         assert_eq!(decode_answers(&encode_answers(&answers())), Some(answers()));
         assert_eq!(decode_answers(&encode_answers(&[])), Some(vec![]));
         assert_eq!(encode_answers(&answers()[..1]), [1, 0, 0, 0, 0, 3, 1, 2, 3], "the layout");
+        let unknown = encode_answers(&answers()[6..9]);
+        assert_eq!(unknown, [1, 6, 0, 0, 0, 0, 7, 0, 0, 0, 0, 8, 0, 0, 0, 0], "the layout");
+        let response = encode_answers(&answers()[9..10]);
+        assert_eq!(response[..8], [1, 9, 0, 0, 0, 6, 1, 148], "the layout");
     }
 
     #[test]
     fn a_tape_that_was_cut_or_changed_in_form_is_corrupt() {
         let bytes = encode_answers(&answers());
-        let whole: Vec<usize> = (0..=5).map(|n| encode_answers(&answers()[..n]).len()).collect();
+        let whole: Vec<usize> =
+            (0..=answers().len()).map(|n| encode_answers(&answers()[..n]).len()).collect();
         for length in 0..bytes.len() {
             let decoded = decode_answers(&bytes[..length]);
             assert_eq!(decoded.is_some(), whole.contains(&length), "cut at {length}");
         }
         assert_eq!(decode_answers(&[2]), None, "another version");
-        assert_eq!(decode_answers(&[1, 5, 0, 0, 0, 0]), None, "another kind");
+        assert_eq!(decode_answers(&[1, 10, 0, 0, 0, 0]), None, "another kind");
+        assert_eq!(decode_answers(&[1, 5, 0, 0, 0, 1, 0xff]), None, "an order that is no text");
+        assert_eq!(decode_answers(&[1, 7, 0, 0, 0, 1, 0]), None, "an unknown order with bytes");
+        assert_eq!(decode_answers(&[1, 9, 0, 0, 0, 1, 0]), None, "a response of one byte");
         assert_eq!(decode_answers(&[1, 2, 0, 0, 0, 1, 1]), None, "a balance of one byte");
     }
 
@@ -247,6 +300,12 @@ mod tests {
             vec![storage(a, 1)],
             vec![ReadRequest::Balance(a), ReadRequest::Balance(b)],
             vec![ReadRequest::Balance(b), ReadRequest::Balance(a)],
+            vec![ReadRequest::Order([1; 56])],
+            vec![ReadRequest::Order([2; 56])],
+            vec![ReadRequest::AppData(B256::repeat_byte(1))],
+            vec![ReadRequest::AppData(B256::repeat_byte(2))],
+            vec![ReadRequest::Get(Url::parse("https://example.org/1").unwrap())],
+            vec![ReadRequest::Get(Url::parse("https://example.org/2").unwrap())],
         ];
         let other_block = BlockRef { number: 7, hash: B256::repeat_byte(8) };
         let mut digests: Vec<Digest> =
@@ -256,6 +315,26 @@ mod tests {
         digests.sort_unstable();
         digests.dedup();
         assert_eq!(digests.len(), count);
+    }
+
+    #[test]
+    fn digests_stay_what_they_are() {
+        // Computed by another implementation. Stored with every record: another digest would make
+        // all older tapes unreadable.
+        let (a, b) = (Address::repeat_byte(1), B256::repeat_byte(2));
+        let data = Bytes::from_static(&[1, 2, 3]);
+        let before_there_were_orders = [
+            ReadRequest::Call { to: a, data },
+            ReadRequest::Balance(a),
+            ReadRequest::Code(a),
+            ReadRequest::Storage { address: a, slot: b },
+        ];
+        let digest = request_digest(block(), &before_there_were_orders).to_string();
+        assert_eq!(digest, "0x7ba6d07160f86ed443e464f830d50a5f2a701e1fcf36e2d6ac03c0d0f475ac1a");
+        let get = ReadRequest::Get(Url::parse("https://example.org/").unwrap());
+        let since = [ReadRequest::Order([1; 56]), ReadRequest::AppData(b), get];
+        let digest = request_digest(block(), &since).to_string();
+        assert_eq!(digest, "0xcd469e8371000f3f1760f30ca8d315ad2374ce1dc24b93048b8113b33d44c0c4");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256, U256};
 use shepherd_host::{
     Failure, Fault, Handled, LogRef, Overrides, ReadRequest, Reads, TapeError, TapeReads, World,
 };
-use support::{State, advance, block, block_with, chain, engine, hostile};
+use support::{CHAIN_ID, State, advance, block, block_with, chain, engine, hostile};
 
 #[test]
 fn what_could_differ_does_not_across_engines() {
@@ -117,7 +117,7 @@ fn logs_reach_a_module_as_they_are() {
     let engine = engine();
     let manifest = support::manifest("token-ledger");
     let module = engine.load(&manifest, &support::component("token-ledger")).unwrap();
-    let module = module.bind(&"devnet".parse().unwrap(), &Overrides::default()).unwrap();
+    let module = module.bind(&"devnet".parse().unwrap(), CHAIN_ID, &Overrides::default()).unwrap();
 
     let token = Address::from([0x70; 20]);
     let alice = Address::from(std::array::from_fn(|byte| byte as u8 + 1));
@@ -148,7 +148,7 @@ fn balances_are_read_tracked_and_warned_about() {
     let engine = engine();
     let manifest = support::manifest("balance-tracker");
     let module = engine.load(&manifest, &support::component("balance-tracker")).unwrap();
-    let module = module.bind(&"devnet".parse().unwrap(), &Overrides::default()).unwrap();
+    let module = module.bind(&"devnet".parse().unwrap(), CHAIN_ID, &Overrides::default()).unwrap();
     let mut state = State::new();
     let mut lines = Vec::new();
     for (number, ether) in [(1, 10u64), (2, 10), (3, 12), (4, 12)] {

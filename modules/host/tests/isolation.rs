@@ -11,7 +11,7 @@ use shepherd_host::{
     BindError, Engine, EngineOptions, Failure, Fault, LogLevel, LogLine, OutputTooLarge, World,
     limits,
 };
-use support::{State, advance, block, chain, engine, hostile, try_hostile};
+use support::{CHAIN_ID, State, advance, block, chain, engine, hostile, try_hostile};
 
 /// What the module does at the block it misbehaves at.
 fn fault(behaviour: &str) -> Fault {
@@ -41,7 +41,7 @@ fn every_way_to_misbehave_is_its_own_fault() {
         ("enormous-value", output(OutputTooLarge::HostCall)),
         ("empty-key", output(OutputTooLarge::Key { bytes: 0 })),
         ("huge-key", output(OutputTooLarge::Key { bytes: 2048 })),
-        ("too-many-requests", output(OutputTooLarge::Requests { requests: 5000 })),
+        ("too-many-requests", output(OutputTooLarge::Requests { requests: 5000, most: 4096 })),
         ("error", Fault::Returned("failed on request".to_owned())),
     ];
     for (behaviour, expected) in cases {
@@ -196,7 +196,7 @@ fn the_deadline_is_the_worlds_and_does_not_count_reads() {
         config: toml::from_str("behaviour = \"endless-loop\"").unwrap(),
         ..shepherd_host::Overrides::default()
     };
-    let module = module.bind(&"devnet".parse().unwrap(), &overrides).unwrap();
+    let module = module.bind(&"devnet".parse().unwrap(), CHAIN_ID, &overrides).unwrap();
     let started = Instant::now();
     let failure = module.handle(&block(1), &mut State::new(), &mut chain).unwrap_err();
     assert!(matches!(failure, Failure::World(World::Deadline { .. })), "{failure}");

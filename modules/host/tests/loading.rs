@@ -3,7 +3,7 @@
 mod support;
 
 use shepherd_host::{Capability, LoadError, Sha256, limits};
-use support::{component, engine, hostile_manifest, manifest};
+use support::{CHAIN_ID, component, engine, hostile_manifest, manifest};
 
 #[test]
 fn an_import_that_is_not_granted_is_refused_by_name() {
@@ -45,7 +45,7 @@ fn the_manifests_next_to_the_modules_load_them() {
         assert!(manifest.component().ends_with(&expected), "{}", manifest.component().display());
         let module = engine().load(&manifest, &component(name)).unwrap();
         assert_eq!(module.sha256(), Sha256::of(&component(name)));
-        module.bind(&"devnet".parse().unwrap(), &Default::default()).unwrap();
+        module.bind(&"devnet".parse().unwrap(), CHAIN_ID, &Default::default()).unwrap();
     }
 }
 

@@ -12,7 +12,7 @@ use shepherd_log::BlockRef;
 use crate::{
     lane::answers,
     report::{Report, seconds},
-    synthetic::CHAIN,
+    synthetic::{CHAIN, CHAIN_ID},
 };
 
 /// Calls of one run.
@@ -28,7 +28,7 @@ pub fn load(folder: &str, config: &str) -> anyhow::Result<BoundModule> {
     let engine = Engine::new(EngineOptions::default())?;
     let config = config.parse().context("the configuration is TOML")?;
     let overrides = Overrides { config, ..Overrides::default() };
-    Ok(engine.load(&manifest, &component)?.bind(&CHAIN.parse()?, &overrides)?)
+    Ok(engine.load(&manifest, &component)?.bind(&CHAIN.parse()?, CHAIN_ID, &overrides)?)
 }
 
 pub fn measure(report: &mut Report) -> anyhow::Result<()> {

@@ -338,7 +338,7 @@ fn read_module(
         manifest: base.join(manifest?),
         sha256: sha256?,
         chains: chains?,
-        overrides: Overrides { config: config?, addresses: addresses? },
+        overrides: Overrides { config: config?, addresses: addresses?, ..Overrides::default() },
         manifest_place,
         sha256_place,
     })

@@ -46,7 +46,9 @@ pub fn load_all(config: &Config, engine: &Engine) -> Result<Vec<BoundModule>, Ve
                 problems.push(problem.at(entry.manifest_place.clone()));
                 continue;
             }
-            match module.bind(name, &entry.overrides) {
+            let chain = config.chains.iter().find(|chain| chain.name == *name);
+            let chain_id = chain.expect("a module's chains are among the configured").chain_id;
+            match module.bind(name, chain_id, &entry.overrides) {
                 Ok(module) => bound.push(module),
                 Err(error) => {
                     let problem = Problem::from_error(Code::Module, &error);

@@ -10,6 +10,9 @@ use shepherd_host::{
 };
 use shepherd_log::BlockRef;
 
+/// Sepolia's, which the golden order is signed for.
+pub const CHAIN_ID: u64 = 11_155_111;
+
 pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A built component. `cargo xtask guests` makes them.
@@ -57,7 +60,7 @@ pub fn try_hostile(
             .unwrap(),
         ..Overrides::default()
     };
-    module.bind(&"devnet".parse().unwrap(), &overrides)
+    module.bind(&"devnet".parse().unwrap(), CHAIN_ID, &overrides)
 }
 
 pub fn hostile(engine: &Engine, behaviour: &str) -> BoundModule {
@@ -87,6 +90,11 @@ pub fn chain(_: BlockRef, requests: &[ReadRequest]) -> Result<Vec<ReadAnswer>, W
         ReadRequest::Balance(_) => ReadAnswer::Balance(U256::ONE),
         ReadRequest::Code(_) => ReadAnswer::Code(Bytes::new()),
         ReadRequest::Storage { slot, .. } => ReadAnswer::Storage(*slot),
+        ReadRequest::Order(_) => ReadAnswer::Order(Some("{}".to_owned())),
+        ReadRequest::AppData(_) => ReadAnswer::AppData(None),
+        ReadRequest::Get(url) => {
+            ReadAnswer::Response { status: 200, body: url.to_string().into_bytes().into() }
+        }
     };
     Ok(requests.iter().map(answer).collect())
 }

@@ -237,7 +237,7 @@ fn load(name: &str, tracked: &[Address]) -> BoundModule {
         overrides.config = format!("addresses = {:?}", quoted(tracked)).parse().unwrap();
     }
     let module = engine.load(&manifest, &component).unwrap();
-    module.bind(&"devnet".parse().unwrap(), &overrides).unwrap()
+    module.bind(&"devnet".parse().unwrap(), 31_337, &overrides).unwrap()
 }
 
 fn quoted(addresses: &[Address]) -> Vec<String> {
