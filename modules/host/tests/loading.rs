@@ -28,7 +28,10 @@ fn a_module_imports_what_it_calls_and_nothing_else() {
         assert_eq!(inspection.sha256, Sha256::of(&component(name)));
     };
     check("token-ledger", &[Capability::State]);
-    check("balance-tracker", &[Capability::State, Capability::Chain, Capability::Logging]);
+    check(
+        "balance-tracker",
+        &[Capability::State, Capability::Chain, Capability::Logging, Capability::Webhook],
+    );
     check("hostile", &Capability::ALL);
 }
 
