@@ -61,6 +61,10 @@ pub const LIST_ENTRIES_MAX: usize = 1_000;
 /// Keys and values in a page of `state.list`, unless its first entry alone is larger.
 pub const LIST_BYTES_MAX: usize = 1 << 20;
 
+/// What is kept of the data a call reverted with. The longest reasons of honest contracts have a
+/// few hundred bytes, and six hundred answers of this size still fit [`TAPE_BYTES_MAX`].
+pub const REVERT_BYTES_MAX: usize = 3 << 10;
+
 /// Requests in one `chain.read`.
 pub const REQUESTS_PER_CALL_MAX: usize = 4_096;
 

@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use shepherd_log::{BlockRef, ORDER_UID_BYTES};
 use url::Url;
 
-use crate::fault::World;
+use crate::{fault::World, limits::REVERT_BYTES_MAX};
 
 /// One question: about the chain at the block being handled, or about the orderbook or a document
 /// as they are now.
@@ -65,6 +65,20 @@ pub enum ReadAnswer {
 }
 
 impl ReadAnswer {
+    /// Keeps the start of what a call reverted with.
+    ///
+    /// A contract that a stranger wrote may revert with megabytes, and whoever asks it about an
+    /// order could not go on. Every selector and reason that anyone reads is in the start.
+    #[must_use]
+    pub(crate) fn cut(self) -> ReadAnswer {
+        match self {
+            ReadAnswer::Reverted(data) if data.len() > REVERT_BYTES_MAX => {
+                ReadAnswer::Reverted(data.slice(..REVERT_BYTES_MAX))
+            }
+            answer => answer,
+        }
+    }
+
     /// Whether this answers that question.
     pub fn answers(&self, request: &ReadRequest) -> bool {
         match request {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use shepherd_host::{
-    BindError, Engine, EngineOptions, Failure, Fault, LogLevel, LogLine, OutputTooLarge, World,
-    limits,
+    BindError, Engine, EngineOptions, Failure, Fault, LogLevel, LogLine, OutputTooLarge,
+    ReadAnswer, World, limits,
 };
 use support::{CHAIN_ID, State, advance, block, chain, engine, hostile, try_hostile};
 
@@ -75,7 +75,7 @@ fn writes_of_a_record_are_bounded_together() {
 fn answers_of_a_record_are_bounded_together() {
     let module = hostile(&engine(), "endless-reads");
     let code = alloy_primitives::Bytes::from(vec![0; 1 << 20]);
-    let mut chain = |_, _: &[_]| Ok(vec![shepherd_host::ReadAnswer::Code(code.clone())]);
+    let mut chain = |_, _: &[_]| Ok(vec![ReadAnswer::Code(code.clone())]);
     let failure = module.handle(&block(1), &mut State::new(), &mut chain).unwrap_err();
     let Failure::Module { fault: Fault::OutputTooLarge(OutputTooLarge::Answers { bytes }), .. } =
         failure
@@ -83,6 +83,22 @@ fn answers_of_a_record_are_bounded_together() {
         panic!("not too many answers: {failure}")
     };
     assert!(bytes > limits::TAPE_BYTES_MAX);
+}
+
+#[test]
+fn a_stranger_who_reverts_with_megabytes_does_not_fill_the_tape() {
+    let data: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+    let reverted = alloy_primitives::Bytes::from(data);
+    let start = reverted.slice(..limits::REVERT_BYTES_MAX);
+    let balance = ReadAnswer::Balance(alloy_primitives::U256::ZERO);
+    let mut chain = |_, _: &[_]| Ok(vec![balance.clone(), ReadAnswer::Reverted(reverted.clone())]);
+    let module = hostile(&engine(), "read");
+    let handled = module.handle(&block(1), &mut State::new(), &mut chain).unwrap();
+    let taped = shepherd_host::answers(&handled.tape[0]).unwrap();
+    assert_eq!(taped, [balance, ReadAnswer::Reverted(start.clone())]);
+    let seen = handled.writes[b"answers".as_slice()].as_ref().unwrap();
+    let seen = String::from_utf8_lossy(seen);
+    assert!(seen.contains(&format!("Reverted({start})")), "the module sees the same");
 }
 
 #[test]
