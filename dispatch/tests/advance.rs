@@ -159,7 +159,9 @@ fn a_tick_depends_on_the_block_before_it_also_across_restarts_and_reorgs() {
     let ticks = |cut: usize, records: &[Record]| {
         let dir = tempfile::tempdir().unwrap();
         let manifest = "name = \"ticker\"\ncomponent = \"hostile.wasm\"\n\
-             capabilities = [\"state\", \"chain\", \"logging\", \"clock\", \"random\"]\n\
+             capabilities = [\"state\", \"chain\", \"logging\", \"clock\", \"random\", \"orderbook\",\n\
+             \"http\", \"effects.place-order\", \"effects.webhook\"]\n\
+             webhooks = [\"alerts\"]\nhttp_hosts = [\"example.org\"]\n\
              [subscribe]\ntick = \"30s\"\n[config]\nbehaviour = \"nondeterminism\"\n";
         let module = common::module_from(manifest, "fixtures/hostile");
         for chunk in records.chunks(7) {

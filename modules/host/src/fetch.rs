@@ -1,6 +1,6 @@
 //! Which URLs a module may get.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv6Addr};
 
 use url::{Host, Url};
 
@@ -47,7 +47,10 @@ pub(crate) fn allowed(text: &str, hosts: &BTreeSet<String>) -> Result<Url, Fault
 pub(crate) fn host(text: &str) -> Result<String, url::ParseError> {
     // `Host::parse` reads `127.1` and percent signs as browsers do; what comes out is what a URL
     // with the same text has.
-    Ok(Host::parse(text)?.to_string())
+    match text.parse::<Ipv6Addr>() {
+        Ok(address) => Ok(Host::<&str>::Ipv6(address).to_string()),
+        Err(_) => Ok(Host::parse(text)?.to_string()),
+    }
 }
 
 fn is_loopback(host: &Host<&str>) -> bool {
@@ -63,7 +66,7 @@ mod tests {
     use super::*;
 
     fn hosts() -> BTreeSet<String> {
-        ["example.org", "BÜCHER.example", "localhost", "127.0.0.1", "[::1]"]
+        ["example.org", "BÜCHER.example", "localhost", "127.0.0.1", "[::1]", "::2"]
             .map(|text| host(text).unwrap())
             .into()
     }
@@ -81,6 +84,7 @@ mod tests {
         check("http://127.0.0.1:3000/x", "http://127.0.0.1:3000/x");
         check("http://127.1/", "http://127.0.0.1/");
         check("http://[::1]:3000/x", "http://[::1]:3000/x");
+        check("https://[0:0::2]/", "https://[::2]/");
     }
 
     #[test]

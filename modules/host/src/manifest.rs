@@ -753,10 +753,94 @@ addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
         assert_eq!(deliver, Deliver::Instant);
     }
 
+    const KEEPER: &str = r#"name = "keeper"
+component = "keeper.wasm"
+capabilities = ["http", "effects.webhook"]
+webhooks = ["pager", "alerts", "pager"]
+http_hosts = ["Example.org", "::1"]
+deliver = { confirmations = 3 }
+
+[subscribe]
+block_every = 1
+
+[chain.sepolia]
+deliver = "finalized"
+http_hosts = ["127.0.0.1"]
+"#;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_manifest_says_where_effects_go_and_when() {
+        let manifest = parse(KEEPER).unwrap();
+        assert_eq!(manifest.webhooks(), &set(&["alerts", "pager"]));
+        assert_eq!(manifest.http_hosts(), &set(&["example.org", "[::1]"]));
+        assert_eq!(manifest.deliver(), Deliver::Confirmations(3));
+
+        let on = |chain: &str, lane: &str| {
+            let lane = toml::from_str(lane).unwrap();
+            let OnChain { deliver, http_hosts, .. } =
+                manifest.for_chain(&chain.parse().unwrap(), &lane).unwrap();
+            (deliver, http_hosts)
+        };
+        let manifests = (Deliver::Confirmations(3), set(&["example.org", "[::1]"]));
+        assert_eq!(on("devnet", ""), manifests);
+        assert_eq!(on("sepolia", ""), (Deliver::Finalized, set(&["127.0.0.1"])));
+        let lane = "deliver = \"instant\"\nhttp_hosts = [\"localhost\"]";
+        assert_eq!(on("sepolia", lane), (Deliver::Instant, set(&["localhost"])));
+    }
+
+    #[test]
+    fn a_mistake_about_effects_is_named_with_its_line() {
+        let refused = |line, with, at, words| refused_in(KEEPER, line, with, at, words);
+        refused(
+            "\"http\", ",
+            "\"htp\", ",
+            3,
+            "use state, chain, logging, clock, random, orderbook",
+        );
+        refused("effects.webhook", "effects", 3, "effects.place-order or effects.webhook");
+        refused("webhooks = [\"pager\", \"alerts\", \"pager\"]\n", "", 3, "add `webhooks`");
+        refused("http_hosts = [\"Example.org\", \"::1\"]\n", "", 3, "add `http_hosts`");
+        let grant = "does not grant `effects.webhook`";
+        refused(", \"effects.webhook\"", "", 4, grant);
+        refused("\"http\", ", "", 5, "does not grant `http`");
+        refused("[\"pager\", \"alerts\", \"pager\"]", "[]", 4, "an empty list allows nothing");
+        refused("[\"127.0.0.1\"]", "[]", 13, "an empty list allows nothing");
+        refused("\"pager\", \"alerts\"", "\"Pager\"", 4, "is not a name");
+        refused("Example.org", "https://example.org", 5, "write only the name or the address");
+        refused("Example.org", "example.org:443", 5, "write only the name or the address");
+        refused("Example.org", "example.org/a", 5, "write only the name or the address");
+        refused("{ confirmations = 3 }", "\"safe\"", 6, "expected \"instant\", \"finalized\" or");
+        refused("{ confirmations = 3 }", "3", 6, "expected \"instant\", \"finalized\" or");
+        refused("{ confirmations = 3 }", "{ confirmation = 3 }", 6, "unknown field `confirmation`");
+        refused("{ confirmations = 3 }", "{ confirmations = 0 }", 6, "no confirmations");
+        refused("{ confirmations = 3 }", "{ confirmations = -1 }", 6, "invalid value");
+        refused("\"finalized\"", "\"final\"", 12, "expected \"instant\"");
+        refused("[chain.sepolia]\ndeliver", "[chain.sepolia]\ndelivers", 12, "unknown field");
+    }
+
+    #[test]
+    fn hosts_on_a_chain_need_the_grant_too() {
+        let hosts = "http_hosts = [\"localhost\"]\nconfig =";
+        refused(
+            "config = { threshold = \"1\"",
+            &format!("{hosts} {{ threshold = \"1\""),
+            22,
+            "granted",
+        );
+    }
+
     /// The manifest with one line replaced is refused at a line, with these words.
     fn refused(line: &str, with: &str, at: usize, words: &str) {
-        assert!(GOOD.contains(line), "{line}");
-        let error = parse(&GOOD.replace(line, with)).expect_err(with);
+        refused_in(GOOD, line, with, at, words);
+    }
+
+    fn refused_in(good: &str, line: &str, with: &str, at: usize, words: &str) {
+        assert!(good.contains(line), "{line}");
+        let error = parse(&good.replace(line, with)).expect_err(with);
         assert_eq!(error.line, at, "{error}");
         assert!(error.message.contains(words), "{error}");
         let place = format!("modules/watch/module.toml:{at}: ");

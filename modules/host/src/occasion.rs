@@ -70,3 +70,33 @@ fn put(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend((text.len() as u64).to_be_bytes());
     bytes.extend(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use shepherd_log::{BlockRef, EffectId, EffectResult, Offset, Refusal};
+
+    use super::*;
+    use crate::input::{At, OutcomeInput};
+
+    #[test]
+    fn the_name_is_part_of_the_contract() {
+        // Computed by another implementation. A change here changes what old records do when they
+        // are replayed, and sends their webhooks again.
+        let key = EffectKey::Webhook { destination: "alerts".to_owned(), key: "k".to_owned() };
+        let result = EffectResult::Refused(Refusal {
+            status: 400,
+            error_type: None,
+            description: String::new(),
+            body: Vec::new(),
+            retry_after: None,
+        });
+        let effect = EffectId { offset: Offset::new(5), index: 2 };
+        let outcome = OutcomeRef { effect, key: &key, result: &result, abandoned: false };
+        let this = BlockRef { number: 7, hash: B256::repeat_byte(7) };
+        let at = At { this, parent: B256::ZERO, timestamp: 0 };
+        let occasion = Occasion::of(&Input::Outcome(OutcomeInput { at, outcome }));
+        let Occasion::Told(digest) = occasion else { panic!("{occasion:?}") };
+        let expected = "0x628075316b62e83427dd956207e0eac93e5c08f7c59ab052092fd2d28731190f";
+        assert_eq!(digest.to_string(), expected);
+    }
+}

@@ -8,10 +8,10 @@ use std::{
 };
 
 use shepherd_host::{
-    BindError, Engine, EngineOptions, Failure, Fault, LogLevel, LogLine, OutputTooLarge,
-    ReadAnswer, World, limits,
+    BadRequest, BindError, Engine, EngineOptions, Failure, Fault, LogLevel, LogLine,
+    OutputTooLarge, ReadAnswer, ReadRequest, World, limits,
 };
-use support::{CHAIN_ID, State, advance, block, chain, engine, hostile, try_hostile};
+use support::{CHAIN_ID, State, advance, bind_hostile, block, chain, engine, hostile, try_hostile};
 
 /// What the module does at the block it misbehaves at.
 fn fault(behaviour: &str) -> Fault {
@@ -42,11 +42,127 @@ fn every_way_to_misbehave_is_its_own_fault() {
         ("empty-key", output(OutputTooLarge::Key { bytes: 0 })),
         ("huge-key", output(OutputTooLarge::Key { bytes: 2048 })),
         ("too-many-requests", output(OutputTooLarge::Requests { requests: 5000, most: 4096 })),
+        ("too-many-effects", output(OutputTooLarge::Effects)),
+        ("huge-webhook", output(OutputTooLarge::WebhookBody { bytes: (64 << 10) + 2 })),
+        ("huge-document", output(OutputTooLarge::AppData { bytes: 8193 })),
+        ("huge-signature", output(OutputTooLarge::Signature { bytes: (16 << 10) + 1 })),
+        ("too-many-orders", output(OutputTooLarge::Requests { requests: 1001, most: 1000 })),
         ("error", Fault::Returned("failed on request".to_owned())),
     ];
     for (behaviour, expected) in cases {
         assert_eq!(fault(behaviour), expected, "{behaviour}");
     }
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_a_fault_that_says_why() {
+    let cases = [
+        ("other-destination", "the webhook `elsewhere` is not among `webhooks` of the manifest"),
+        ("wrong-key", r"`a\r\nb: c` is no webhook key: use 1 to 128 printable ASCII characters"),
+        (
+            "not-json",
+            "the webhook body is not JSON: EOF while parsing an object at line 1 column 1",
+        ),
+        (
+            "other-document",
+            "the order is signed over the app data \
+             0x0000000000000001000000000000000100000000000000010000000000000001, its document has \
+             the hash 0xb48d38f93eaa084033fc5970bf96e559c33c4cdc07d889ab00b4d63f9590739d",
+        ),
+        ("short-uid", "an order UID of 28 bytes; they have 56"),
+        ("get", "`` is not a URL: relative URL without a base"),
+    ];
+    for (behaviour, expected) in cases {
+        let fault = fault(behaviour);
+        assert_eq!((fault.to_string().as_str(), fault.kind()), (expected, "request"));
+    }
+    assert!(fault("long-key").to_string().contains("is no webhook key"));
+}
+
+#[test]
+fn a_url_is_checked_before_anyone_is_asked() {
+    let gets = |url: &str| {
+        let config = format!("behaviour = \"get\"\nurl = \"{url}\"");
+        let module = bind_hostile(&engine(), &config).unwrap();
+        let mut asked = Vec::new();
+        let mut server = |block, requests: &[ReadRequest]| {
+            asked.extend_from_slice(requests);
+            chain(block, requests)
+        };
+        let failure = module.handle(&block(1), &mut State::new(), &mut server).unwrap_err();
+        assert_eq!(asked, [], "{url}");
+        let Failure::Module { fault: Fault::BadRequest(bad), .. } = failure else {
+            panic!("{url}: {failure}")
+        };
+        *bad
+    };
+    let host = "evil.example".to_owned();
+    assert_eq!(gets("https://evil.example/"), BadRequest::Host { host });
+    let url = "http://example.org/".to_owned();
+    assert_eq!(gets(&url), BadRequest::Scheme { url });
+    let host = "example.org".to_owned();
+    assert_eq!(gets("https://a:b@example.org/"), BadRequest::Credentials { host });
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_a_fault() {
+    let too_large = |config: &str, answers: Vec<ReadAnswer>| {
+        let module = bind_hostile(&engine(), config).unwrap();
+        let mut source = |_, _: &[_]| Ok(answers.clone());
+        match module.handle(&block(1), &mut State::new(), &mut source) {
+            Ok(_) => None,
+            Err(Failure::Module { fault: Fault::OutputTooLarge(output), .. }) => Some(output),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let get = "behaviour = \"get\"\nurl = \"https://example.org/a\"";
+    let response = |bytes| vec![ReadAnswer::Response { status: 200, body: vec![0; bytes].into() }];
+    assert_eq!(too_large(get, response(limits::HTTP_BODY_BYTES_MAX)), None);
+    let url = "https://example.org/a".to_owned();
+    let body = OutputTooLarge::HttpBody { url };
+    assert_eq!(too_large(get, response(limits::HTTP_BODY_BYTES_MAX + 1)), Some(body));
+
+    let ask = "behaviour = \"ask-orderbook\"";
+    let text = |bytes: usize| Some("x".repeat(bytes));
+    let most = limits::ORDERBOOK_ANSWER_BYTES_MAX;
+    let answers =
+        |order, data| vec![ReadAnswer::Order(text(order)), ReadAnswer::AppData(text(data))];
+    assert_eq!(too_large(ask, answers(most, most)), None);
+    let beyond = OutputTooLarge::OrderbookAnswer { bytes: most + 1 };
+    assert_eq!(too_large(ask, answers(most + 1, 0)), Some(beyond.clone()));
+    assert_eq!(too_large(ask, answers(0, most + 1)), Some(beyond));
+}
+
+#[test]
+fn effects_share_the_limit_of_the_writes() {
+    let Fault::OutputTooLarge(OutputTooLarge::Writes { bytes }) = fault("huge-effects") else {
+        panic!("not too much")
+    };
+    assert!((limits::WRITES_BYTES_MAX..limits::WRITES_BYTES_MAX + 61_000).contains(&bytes));
+}
+
+#[test]
+fn an_effect_costs_fuel() {
+    let fuel = |behaviour| {
+        let module = hostile(&engine(), behaviour);
+        module.handle(&block(1), &mut State::new(), &mut chain).unwrap().fuel
+    };
+    assert!(fuel("effects") > fuel("behave") + 3 * limits::EFFECT_FUEL);
+}
+
+#[test]
+fn what_an_orderbook_or_a_server_does_not_answer_is_the_worlds() {
+    let outage = |config: &str, world: fn() -> World| {
+        let module = bind_hostile(&engine(), config).unwrap();
+        let mut source = |_, _: &[_]| Err(world());
+        module.handle(&block(1), &mut State::new(), &mut source).unwrap_err()
+    };
+    let orderbook = || World::orderbook("503");
+    let failure = outage("behaviour = \"ask-orderbook\"", orderbook);
+    assert!(matches!(failure, Failure::World(World::Orderbook(_))), "{failure}");
+    let get = "behaviour = \"get\"\nurl = \"https://example.org/a\"";
+    let failure = outage(get, || World::http("429"));
+    assert!(matches!(failure, Failure::World(World::Http(_))), "{failure}");
 }
 
 #[test]

@@ -7,15 +7,33 @@ use support::{CHAIN_ID, component, engine, hostile_manifest, manifest};
 
 #[test]
 fn an_import_that_is_not_granted_is_refused_by_name() {
-    let manifest = hostile_manifest(r#""state", "logging", "clock", "random""#, 1_000_000);
-    let refused = engine().load(&manifest, &component("hostile")).unwrap_err();
-    let LoadError::NotGranted { imports, .. } = &refused else { panic!("{refused}") };
-    assert_eq!(imports, &[Capability::Chain]);
-    assert_eq!(
-        refused.to_string(),
-        "hostile imports `chain`, which its manifest does not grant: add it to `capabilities` if \
-         the module may have it"
-    );
+    let refused = |granted: &[Capability]| {
+        let names: Vec<String> = granted.iter().map(|name| format!("\"{name}\"")).collect();
+        let manifest = hostile_manifest(&names.join(", "), 1_000_000);
+        engine().load(&manifest, &component("hostile")).unwrap_err()
+    };
+    for missing in Capability::ALL {
+        let all_but_one: Vec<Capability> =
+            Capability::ALL.into_iter().filter(|granted| *granted != missing).collect();
+        let refused = refused(&all_but_one);
+        let LoadError::NotGranted { imports, .. } = &refused else { panic!("{refused}") };
+        assert_eq!(imports, &[missing]);
+        let words = format!(
+            "hostile imports `{missing}`, which its manifest does not grant: add it to \
+             `capabilities` if the module may have it"
+        );
+        assert_eq!(refused.to_string(), words);
+    }
+    let LoadError::NotGranted { imports, .. } = refused(&[]) else { panic!("nothing is granted") };
+    assert_eq!(imports, Capability::ALL);
+}
+
+#[test]
+fn a_module_that_only_calls_webhooks_needs_no_grant_to_place_orders() {
+    let inspection = engine().inspect(&component("price-alert")).unwrap();
+    assert!(inspection.capabilities.contains(&Capability::Webhook));
+    assert!(!inspection.capabilities.contains(&Capability::PlaceOrder));
+    assert!(inspection.imports.contains(&Capability::PlaceOrder.import()), "the same interface");
 }
 
 #[test]
@@ -134,6 +152,19 @@ fn a_component_without_the_exports_breaks_the_contract() {
     let empty = b"\0asm\x0d\0\x01\0";
     let refused = engine().load(&manifest, empty).unwrap_err();
     assert!(matches!(refused, LoadError::Contract { .. }), "{refused}");
+}
+
+#[test]
+fn an_effect_that_does_not_exist_is_refused_by_name() {
+    // (component (import "shepherd:module/effects@0.1.0" (instance (export "cancel" (func)))))
+    let interface = b"shepherd:module/effects@0.1.0";
+    let export = [&[0x04, 0, 6], b"cancel".as_slice(), &[1, 0]].concat();
+    let ty = section(7, &[&[1, 0x42, 2, 0x01, 0x40, 0, 1, 0], export.as_slice()].concat());
+    let import = [&[1, 0, interface.len() as u8], interface.as_slice(), &[5, 0]].concat();
+    let other = [b"\0asm\x0d\0\x01\0".as_slice(), &ty, &section(10, &import)].concat();
+    let refused = engine().load(&manifest("token-ledger"), &other).unwrap_err();
+    let LoadError::UnknownImports { imports, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(imports, &["shepherd:module/effects@0.1.0.cancel"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{ffi::OsStr, path::Path};
 
 use serde::Serialize;
 use shepherd_host::{Capability, Engine, Inspection, Manifest};
+use shepherd_log::Deliver;
 
 use crate::{
     cli::Inspect,
@@ -32,6 +33,12 @@ struct ManifestView {
     file: String,
     name: String,
     grants: Vec<String>,
+    /// Where its webhooks may go.
+    webhooks: Vec<String>,
+    /// Whose documents it may get.
+    http_hosts: Vec<String>,
+    /// When its effects leave, unless they say so themselves.
+    deliver: String,
     fuel: u64,
     memory_mib: u32,
 }
@@ -90,6 +97,9 @@ fn view(
             file: file.display().to_string(),
             name: manifest.name().to_string(),
             grants: names(&mut manifest.capabilities().iter()),
+            webhooks: manifest.webhooks().iter().cloned().collect(),
+            http_hosts: manifest.http_hosts().iter().cloned().collect(),
+            deliver: deliver(manifest.deliver()),
             fuel: manifest.limits().fuel,
             memory_mib: manifest.limits().memory_mib,
         }),
@@ -108,6 +118,15 @@ fn text(view: &InspectionView) -> String {
     line("needs", &or_nothing(&view.needs));
     if let Some(manifest) = &view.manifest {
         line("grants", &or_nothing(&manifest.grants));
+        if !manifest.webhooks.is_empty() {
+            line("webhooks", &manifest.webhooks.join(", "));
+        }
+        if !manifest.http_hosts.is_empty() {
+            line("hosts", &manifest.http_hosts.join(", "));
+        }
+        if manifest.grants.iter().any(|granted| granted.starts_with("effects.")) {
+            line("deliver", &manifest.deliver);
+        }
         line("limits", &format!("{} fuel, {} MiB", manifest.fuel, manifest.memory_mib));
     }
     line("imports", &or_nothing(&view.imports));
@@ -124,6 +143,15 @@ fn text(view: &InspectionView) -> String {
         view.sha256
     ));
     lines.join("\n")
+}
+
+/// As a manifest says it.
+fn deliver(deliver: Deliver) -> String {
+    match deliver {
+        Deliver::Instant => "instant".to_owned(),
+        Deliver::Confirmations(blocks) => format!("{blocks} confirmations"),
+        Deliver::Finalized => "finalized".to_owned(),
+    }
 }
 
 fn or_nothing(names: &[String]) -> String {

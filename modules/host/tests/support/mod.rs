@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use alloy_primitives::{B256, Bytes, U256};
 use shepherd_host::{
-    BindError, BlockInput, BoundModule, Engine, EngineOptions, Failure, Handled, Input, LogRef,
+    At, BindError, BlockInput, BoundModule, Engine, EngineOptions, Failure, Handled, Input, LogRef,
     Manifest, Overrides, ReadAnswer, ReadRequest, Reads, Triggers, World,
 };
 use shepherd_log::BlockRef;
@@ -37,15 +37,20 @@ pub fn engine() -> Engine {
 
 /// A manifest of the hostile module with this much fuel, in the form people write.
 pub fn hostile_manifest(capabilities: &str, fuel: u64) -> Manifest {
+    let listed = |capability: &str, line| if capabilities.contains(capability) { line } else { "" };
+    let webhooks = listed("effects.webhook", "webhooks = [\"alerts\"]\n");
+    let http_hosts = listed("http", "http_hosts = [\"example.org\", \"127.0.0.1\"]\n");
     let text = format!(
         "name = \"hostile\"\ncomponent = \"hostile.wasm\"\ncapabilities = [{capabilities}]\n\
+         {webhooks}{http_hosts}deliver = \"finalized\"\n\
          [subscribe]\nblock_every = 1\n[limits]\nfuel = {fuel}\nmemory_mib = 32\n\
          [config]\nbehaviour = \"behave\"\n"
     );
     Manifest::parse(&text, Path::new("hostile/module.toml")).unwrap()
 }
 
-pub const EVERYTHING: &str = r#""state", "chain", "logging", "clock", "random""#;
+pub const EVERYTHING: &str = r#""state", "chain", "logging", "clock", "random", "orderbook", "http",
+    "effects.place-order", "effects.webhook""#;
 
 /// The hostile module, set to misbehave from this block on.
 pub fn try_hostile(
@@ -53,13 +58,14 @@ pub fn try_hostile(
     behaviour: &str,
     at_block: u64,
 ) -> Result<BoundModule, BindError> {
+    bind_hostile(engine, &format!("behaviour = \"{behaviour}\"\nat_block = {at_block}"))
+}
+
+/// The hostile module with this configuration.
+pub fn bind_hostile(engine: &Engine, config: &str) -> Result<BoundModule, BindError> {
     let manifest = hostile_manifest(EVERYTHING, 200_000_000);
     let module = engine.load(&manifest, &component("hostile")).unwrap();
-    let overrides = Overrides {
-        config: toml::from_str(&format!("behaviour = \"{behaviour}\"\nat_block = {at_block}"))
-            .unwrap(),
-        ..Overrides::default()
-    };
+    let overrides = Overrides { config: toml::from_str(config).unwrap(), ..Overrides::default() };
     module.bind(&"devnet".parse().unwrap(), CHAIN_ID, &overrides)
 }
 
@@ -69,6 +75,11 @@ pub fn hostile(engine: &Engine, behaviour: &str) -> BoundModule {
 
 pub fn block(number: u64) -> Input<'static> {
     block_with(number, Vec::new())
+}
+
+/// Where the chain is at that block.
+pub fn at(number: u64) -> At {
+    block(number).at()
 }
 
 pub fn block_with(number: u64, logs: Vec<LogRef<'_>>) -> Input<'_> {
