@@ -64,6 +64,33 @@ async fn a_call_returns_reverts_with_data_or_halts() {
 }
 
 #[tokio::test]
+async fn many_calls_are_answered_in_order_with_the_raw_bytes_of_their_reverts() {
+    let anvil = anvil().await;
+    let pool = pool(&anvil, &[anvil.http_url().to_string()]);
+    let contract = Address::repeat_byte(0xdd);
+    // Answers its input: returns it when the first byte is zero, and else reverts with it.
+    let code = "0x365f5f375f355f1a600e57365ff35b365ffd".parse().unwrap();
+    anvil.set_code(contract, code).await.unwrap();
+    anvil.mine(1).await.unwrap();
+    let block = anvil.head().await.unwrap().hash;
+    // More than fit into all the messages that are under way at once, and into the last of them.
+    let (requests, expected): (Vec<_>, Vec<_>) = (0..1_234u32)
+        .map(|number| {
+            let reverts = number % 3 == 1;
+            let data = Bytes::from([&[u8::from(reverts)][..], &number.to_be_bytes()].concat());
+            let answer = match reverts {
+                true => ChainAnswer::Reverted(data.clone()),
+                false => ChainAnswer::Returned(data.clone()),
+            };
+            (ChainRequest::Call { to: contract, data }, answer)
+        })
+        .unzip();
+    assert_eq!(pool.read(block, &requests).await.unwrap(), expected);
+    let failed = pool.read(B256::repeat_byte(0x11), &requests).await.unwrap_err();
+    assert!(matches!(failed, ReadFailed::BlockUnknown { .. }), "{failed:?}");
+}
+
+#[tokio::test]
 async fn reads_are_pinned_to_their_block() {
     let anvil = anvil().await;
     let pool = pool(&anvil, &[anvil.http_url().to_string()]);
