@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use shepherd_log::{ChainName, LaneId};
+use shepherd_log::{ChainName, LaneId, ModuleName};
 
-use crate::exit;
+use crate::{exit, scaffold};
 
 /// Runs on-chain automation that must not miss anything.
 ///
@@ -112,6 +112,15 @@ Example:
 With the module's manifest the imports are checked against what it grants; a .wasm file alone
 shows the imports.")]
     Inspect(Inspect),
+
+    /// Write a small module that works, to be changed into another one
+    #[command(after_help = "\
+Example:
+  shepherd module new whale-watch
+
+Writes a crate with its manifest, tests and README into a new folder. In a checkout of Shepherd the
+SDK is found. ops/docs/module-tutorial.md goes on from here.")]
+    New(NewModule),
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,6 +177,21 @@ pub struct Inspect {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct NewModule {
+    /// What it is called: in lanes, metrics and as a crate
+    #[arg(value_parser = scaffold::name)]
+    pub name: ModuleName,
+
+    /// The folder to write; NAME when left out
+    #[arg(long, value_name = "DIR")]
+    pub path: Option<PathBuf>,
+
+    /// The SDK: the folder modules/sdk of a checkout; that around DIR or here when left out
+    #[arg(long, value_name = "DIR")]
+    pub sdk: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

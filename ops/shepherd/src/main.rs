@@ -11,6 +11,7 @@ mod inspect;
 mod mask;
 mod modules;
 mod run;
+mod scaffold;
 mod show;
 mod telemetry;
 mod view;
@@ -48,6 +49,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Journal(JournalCommand::Tail(args)) => data::tail(&config()?, args),
         Command::Journal(JournalCommand::Verify(args)) => data::verify(&config()?, args),
         Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),
+        Command::Module(ModuleCommand::New(args)) => scaffold::new(args),
         Command::State(StateCommand::List(args)) => data::state(&config()?, args),
     }
 }
