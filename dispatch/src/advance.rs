@@ -324,7 +324,7 @@ impl Advance<'_> {
         }
         self.advanced.reverts += 1;
         if !deliveries.noticed.is_empty() {
-            let told = |outcome| told(outcome, true);
+            let told = |outcome| OutcomeRef::new(outcome, true);
             let outcomes = deliveries.noticed.iter().map(told).collect();
             let input = RevertInput { at: self.newest()?, outcomes };
             let applied = self.call(offset, &Input::Revert(input), reads)?;
@@ -344,7 +344,7 @@ impl Advance<'_> {
         abandoned: bool,
         reads: &mut dyn Reads,
     ) -> Result<Applied, Stop> {
-        let outcome = told(outcome, abandoned);
+        let outcome = OutcomeRef::new(outcome, abandoned);
         let input = OutcomeInput { at: self.newest()?, outcome };
         self.advanced.outcomes += 1;
         self.call(offset, &Input::Outcome(input), reads)
@@ -428,12 +428,6 @@ impl Advance<'_> {
             .map_err(|error| Stop::Revert { offset, source: error.into() })?;
         Ok(Some(advanced))
     }
-}
-
-/// An outcome as the host takes it.
-fn told(outcome: &Outcome, abandoned: bool) -> OutcomeRef<'_> {
-    let Outcome { effect, key, result, .. } = outcome;
-    OutcomeRef { effect: *effect, key, result, abandoned }
 }
 
 /// Says whose failure it is when a record's changes are not taken.
