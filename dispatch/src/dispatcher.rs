@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use shepherd_host::BoundModule;
-use shepherd_log::{LaneError, LaneId, StorageError, Store};
+use shepherd_log::{AppendError, LaneError, LaneId, StorageError, Store};
 use shepherd_rpc::Pool;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     advance::Runner,
     metrics::Metrics,
+    outbox::{Destinations, Sender, SenderConfig, SenderError},
     reads::LiveReads,
     status::{LaneState, LaneStatus},
     worker::{Worker, WorkerError},
@@ -29,6 +30,8 @@ pub struct Config {
     pub wait_min: Duration,
     /// The longest wait for something outside.
     pub wait_max: Duration,
+    /// How effects are sent.
+    pub sender: SenderConfig,
 }
 
 impl Default for Config {
@@ -39,6 +42,7 @@ impl Default for Config {
             fault_wait_max: Duration::from_secs(5 * 60),
             wait_min: Duration::from_millis(250),
             wait_max: Duration::from_secs(30),
+            sender: SenderConfig::default(),
         }
     }
 }
@@ -49,6 +53,10 @@ pub struct LaneSpec {
     pub module: BoundModule,
     /// The endpoints of that chain.
     pub pool: Pool,
+    /// Where its effects go, and who is asked what the orderbook knows.
+    pub destinations: Destinations,
+    /// The deepest reorg that the chain's journal takes: what is deeper is final.
+    pub reorg_depth_max: u64,
 }
 
 /// Why lanes could not start or had to end.
@@ -70,6 +78,14 @@ pub enum DispatchError {
         /// What it found.
         source: StorageError,
     },
+    /// What came of an effect could not be journaled.
+    #[error("lane {lane} could not journal what came of its effects")]
+    Outcome {
+        /// The lane.
+        lane: LaneId,
+        /// Why not.
+        source: AppendError,
+    },
     /// A lane's task panicked, which is a defect of this program.
     #[error("a lane's task panicked")]
     Panicked(#[source] tokio::task::JoinError),
@@ -77,7 +93,7 @@ pub enum DispatchError {
 
 /// The running lanes.
 pub struct Dispatcher {
-    tasks: JoinSet<Result<(), (LaneId, WorkerError)>>,
+    tasks: JoinSet<Result<(), DispatchError>>,
     statuses: Vec<watch::Receiver<LaneStatus>>,
 }
 
@@ -110,7 +126,7 @@ impl Dispatcher {
         shutdown: &CancellationToken,
     ) -> Result<Dispatcher, DispatchError> {
         let mut dispatcher = Dispatcher { tasks: JoinSet::new(), statuses: Vec::new() };
-        for LaneSpec { module, pool } in lanes {
+        for LaneSpec { module, pool, destinations, reorg_depth_max } in lanes {
             let id = module.lane().clone();
             let lane = store
                 .lane(&id)
@@ -125,7 +141,16 @@ impl Dispatcher {
                 module: module.module().sha256().0,
             });
             dispatcher.statuses.push(status.subscribe());
-            let reads = LiveReads::new(pool, Handle::current(), shutdown.clone());
+            let reads =
+                LiveReads::new(pool.clone(), &destinations, Handle::current(), shutdown.clone());
+            let sender = Sender::new(
+                lane.outbox(),
+                pool,
+                reorg_depth_max,
+                destinations,
+                config.sender,
+                metrics.clone(),
+            );
             let worker = Worker {
                 id: id.clone(),
                 config,
@@ -134,9 +159,14 @@ impl Dispatcher {
                 shutdown: shutdown.clone(),
             };
             let runner = Runner::new(lane, module);
-            dispatcher
-                .tasks
-                .spawn(async move { worker.run(runner, reads).await.map_err(|error| (id, error)) });
+            let (of_worker, of_sender) = (id.clone(), id);
+            dispatcher.tasks.spawn(async move {
+                worker.run(runner, reads).await.map_err(|error| error.of(of_worker))
+            });
+            let shutdown = shutdown.clone();
+            dispatcher.tasks.spawn(async move {
+                sender.run(shutdown).await.map_err(|error| error.of(of_sender))
+            });
         }
         Ok(dispatcher)
     }
@@ -151,16 +181,29 @@ impl Dispatcher {
     /// The first lane that finds the store untrustworthy ends all of them: the process must stop.
     pub async fn join(mut self) -> Result<(), DispatchError> {
         while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok(Ok(())) => (),
-                Ok(Err((lane, WorkerError::Storage(source)))) => {
-                    return Err(DispatchError::Storage { lane, source });
-                }
-                Ok(Err((_, WorkerError::Panicked(source)))) | Err(source) => {
-                    return Err(DispatchError::Panicked(source));
-                }
-            }
+            ended.map_err(DispatchError::Panicked)??;
         }
         Ok(())
+    }
+}
+
+impl WorkerError {
+    fn of(self, lane: LaneId) -> DispatchError {
+        match self {
+            WorkerError::Storage(source) => DispatchError::Storage { lane, source },
+            WorkerError::Panicked(source) => DispatchError::Panicked(source),
+        }
+    }
+}
+
+impl SenderError {
+    fn of(self, lane: LaneId) -> DispatchError {
+        match self {
+            SenderError::Storage(source) | SenderError::Append(AppendError::Storage(source)) => {
+                DispatchError::Storage { lane, source }
+            }
+            SenderError::Append(source) => DispatchError::Outcome { lane, source },
+            SenderError::Panicked(source) => DispatchError::Panicked(source),
+        }
     }
 }

@@ -8,10 +8,13 @@
 //!
 //! Lanes never wait for each other. [`Runner::advance`] is the one way a lane moves, live or
 //! replayed; the rest of this crate decides when to call it again.
+//!
+//! What a lane wants done outside its [`Sender`] carries out, and tells what came of it.
 
 mod advance;
 mod dispatcher;
 mod metrics;
+mod outbox;
 mod reads;
 mod status;
 mod worker;
@@ -19,5 +22,6 @@ mod worker;
 pub use advance::{Advanced, ModuleFailure, RevertFailure, Runner, Stop};
 pub use dispatcher::{Config, DispatchError, Dispatcher, LaneSpec, LaneStatuses};
 pub use metrics::Metrics;
+pub use outbox::{Destination, Destinations, Kind, Limits, Sender, SenderConfig, SenderError};
 pub use reads::LiveReads;
 pub use status::{LaneState, LaneStatus};

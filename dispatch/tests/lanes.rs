@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use common::{append_all, hostile, journal, store, straight, token_ledger};
 use shepherd_dispatch::{
-    Config, DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus, LaneStatuses, Metrics,
+    Config, Destinations, DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus, LaneStatuses,
+    Metrics,
 };
 use shepherd_host::BoundModule;
 use shepherd_log::{LaneId, Offset};
-use shepherd_rpc::Pool;
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for a slow machine, short enough to fail a test that hangs.
@@ -26,9 +26,14 @@ fn impatient() -> Config {
     }
 }
 
-/// A pool nobody answers: the modules here either do not read or are meant to wait.
-fn no_endpoint() -> Pool {
-    common::pool("http://127.0.0.1:1")
+/// A lane that nobody outside answers: the modules here either do not ask or are meant to wait.
+fn alone(module: BoundModule) -> LaneSpec {
+    LaneSpec {
+        module,
+        pool: common::pool("http://127.0.0.1:1"),
+        destinations: Destinations::default(),
+        reorg_depth_max: common::REORG_DEPTH_MAX,
+    }
 }
 
 async fn until(
@@ -53,10 +58,7 @@ async fn beside_a_good_lane(bad: BoundModule) -> LaneStatus {
     append_all(&journal, &straight(10));
     let good = token_ledger();
     let shutdown = CancellationToken::new();
-    let specs = [good.clone(), bad.clone()]
-        .map(|module| LaneSpec { module, pool: no_endpoint() })
-        .into_iter()
-        .collect();
+    let specs = [good.clone(), bad.clone()].map(alone).into_iter().collect();
     let metrics = Metrics::unregistered();
     let dispatcher = Dispatcher::start(&store, specs, impatient(), &metrics, &shutdown).unwrap();
     let statuses = dispatcher.statuses();
@@ -121,7 +123,7 @@ async fn stored_data_that_is_damaged_ends_all_lanes_instead_of_being_waited_out(
     let journal = journal(&store);
     let shutdown = CancellationToken::new();
     let specs = [token_ledger(), hostile("behave", 0)];
-    let specs = specs.map(|module| LaneSpec { module, pool: no_endpoint() }).into_iter().collect();
+    let specs = specs.map(alone).into_iter().collect();
     let metrics = Metrics::unregistered();
     let dispatcher = Dispatcher::start(&store, specs, impatient(), &metrics, &shutdown).unwrap();
     append_all(&journal, &straight(20)[10..]);

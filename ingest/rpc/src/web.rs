@@ -17,7 +17,7 @@ use crate::{Failure, Redacted, failure::in_words};
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What one process asks over HTTP, on shared connections. Clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Web {
     /// By what a URL needs of its client; made when the first of its kind is asked.
     clients: Arc<Mutex<BTreeMap<Needs, Result<Client, String>>>>,
@@ -51,13 +51,19 @@ pub struct WebAnswer {
     pub is_cut: bool,
 }
 
+impl Default for Web {
+    fn default() -> Web {
+        Web::new()
+    }
+}
+
 impl Web {
     /// Nothing is connected to yet, so nothing can fail yet.
     pub fn new() -> Web {
         // The default provider of the process is ring everywhere; an error only says that one is
         // installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Web::default()
+        Web { clients: Arc::default() }
     }
 
     /// Sends a request and reads the answer, as far as it is kept.

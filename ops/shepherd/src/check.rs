@@ -11,6 +11,7 @@ use tokio::{runtime, task::JoinSet};
 use crate::{
     cli::Json,
     config::{self, Chain, Config},
+    destinations,
     exit::{Code, Failure, Problem},
     modules,
     show::{count, print, print_json},
@@ -23,22 +24,27 @@ struct CheckView<'a> {
     chains: usize,
     modules: usize,
     problems: &'a [Problem],
+    /// What may be as it is meant, and may not.
+    warnings: &'a [String],
 }
 
 /// Checks the configuration; when it can be read, also its modules and endpoints.
 pub fn check(file: &Path, args: &Json) -> Result<(), Failure> {
-    let (config, problems) = match config::load(file) {
+    let (config, found) = match config::load(file) {
         Ok(config) => {
-            let problems = problems(&config)?;
-            (Some(config), problems)
+            let found = find(&config)?;
+            (Some(config), found)
         }
-        Err(failure) => (None, failure.problems),
+        Err(failure) => (None, Found { problems: failure.problems, warnings: Vec::new() }),
     };
+    let Found { problems, warnings } = found;
     let chains = config.as_ref().map_or(0, |config| config.chains.len());
     let modules = config.as_ref().map_or(0, |config| config.modules.len());
     if args.json {
         let ok = problems.is_empty();
-        print_json(&CheckView { ok, chains, modules, problems: &problems });
+        print_json(&CheckView { ok, chains, modules, problems: &problems, warnings: &warnings });
+    } else {
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}\n"));
     }
     if !problems.is_empty() {
         return Err(Failure { problems });
@@ -51,15 +57,30 @@ pub fn check(file: &Path, args: &Json) -> Result<(), Failure> {
     Ok(())
 }
 
-fn problems(config: &Config) -> Result<Vec<Problem>, Failure> {
+/// What was found.
+struct Found {
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+fn find(config: &Config) -> Result<Found, Failure> {
     let engine = modules::engine()?;
-    let mut problems = modules::load_all(config, &engine).err().unwrap_or_default();
+    let loaded = modules::load_all(config, &engine);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Problem::from_error(Code::Failed, &error))?;
-    problems.extend(runtime.block_on(chain_problems(config)));
-    Ok(problems)
+    let of_chains = chain_problems(config);
+    let (mut problems, warnings) = match loaded {
+        Err(problems) => (problems, Vec::new()),
+        Ok(modules) => {
+            let mut problems = destinations::problems(config, &modules);
+            problems.extend(runtime.block_on(destinations::unreachable(config, &modules)));
+            (problems, destinations::warnings(config, &modules))
+        }
+    };
+    problems.extend(runtime.block_on(of_chains));
+    Ok(Found { problems, warnings })
 }
 
 async fn chain_problems(config: &Config) -> Vec<Problem> {

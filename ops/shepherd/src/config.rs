@@ -3,7 +3,8 @@
 //! ```text
 //! data_dir ──────────── where the journal, the cursors and the state live
 //! [admin] [log] ─────── how people look in
-//! [chains.NAME] ─────── what is followed, and through which endpoints
+//! [chains.NAME] ─────── what is followed, through which endpoints, and whose orderbook it has
+//! [webhooks.NAME] ───── where effects go besides; [sender] says how fast
 //! [[modules]] ───────── what runs, pinned by sha256, and on which chains
 //! ```
 //!
@@ -13,15 +14,16 @@
 mod reader;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use reader::{Reader, Section, Wrong, expected, number, parsed, string};
+use reader::{Reader, Section, Wrong, boolean, expected, number, parsed, string};
 use serde::de::DeserializeOwned;
+use shepherd_dispatch::Limits;
 use shepherd_host::{Overrides, Sha256};
 use shepherd_ingest::Trust;
 use shepherd_log::ChainName;
@@ -51,6 +53,10 @@ pub struct Config {
     pub log: Log,
     /// `[chains.NAME]`, by name. Never empty.
     pub chains: Vec<Chain>,
+    /// `[webhooks.NAME]`: where webhooks go. Their URLs are secrets.
+    pub webhooks: BTreeMap<String, Redacted>,
+    /// `[sender]`.
+    pub sender: Sender,
     /// `[[modules]]`, in the file's order.
     pub modules: Vec<Module>,
 }
@@ -82,6 +88,24 @@ pub enum LogFormat {
     Text,
 }
 
+/// `[sender]`: how effects leave.
+#[derive(Debug)]
+pub struct Sender {
+    /// Requests for orders of one lane that are under way at once.
+    pub window: usize,
+    /// How an orderbook is asked.
+    pub orderbook: Limits,
+    /// How a webhook is asked.
+    pub webhook: Limits,
+}
+
+impl Default for Sender {
+    fn default() -> Sender {
+        let shepherd_dispatch::SenderConfig { window, .. } = Default::default();
+        Sender { window, orderbook: Limits::ORDERBOOK, webhook: Limits::WEBHOOK }
+    }
+}
+
 /// `[chains.NAME]`: one chain to follow.
 #[derive(Debug)]
 pub struct Chain {
@@ -93,6 +117,10 @@ pub struct Chain {
     pub endpoints: Vec<Redacted>,
     /// How it is followed.
     pub follow: shepherd_ingest::Config,
+    /// Its orderbook, by the URL that `/api/v1` comes after.
+    pub orderbook: Option<Redacted>,
+    /// Nothing of its lanes is sent.
+    pub dry_run: bool,
     /// Where its endpoints are written.
     pub place: Place,
 }
@@ -155,7 +183,10 @@ fn read(
     let data_dir = root.required("data_dir", path);
     let admin = read_admin(reader, &mut root);
     let log = read_log(reader, &mut root);
-    let chains = read_chains(reader, &mut root, variable);
+    let dry_run = root.optional("dry_run", boolean).unwrap_or(false);
+    let chains = read_chains(reader, &mut root, dry_run, variable);
+    let webhooks = read_webhooks(reader, &mut root, variable);
+    let sender = read_sender(reader, &mut root);
     let names = chain_names(table);
     let modules = read_modules(reader, &mut root, base, &names);
     root.finish();
@@ -164,6 +195,8 @@ fn read(
         admin: admin?,
         log: log?,
         chains: chains?,
+        webhooks: webhooks?,
+        sender: sender?,
         modules: modules?,
     })
 }
@@ -199,9 +232,50 @@ fn read_log(reader: &Reader<'_>, root: &mut Section<'_, '_>) -> Option<Log> {
     Some(Log { format: format.unwrap_or(default_format), level: level.unwrap_or(default_level) })
 }
 
+fn read_webhooks(
+    reader: &Reader<'_>,
+    root: &mut Section<'_, '_>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<BTreeMap<String, Redacted>> {
+    let Some(value) = root.value("webhooks") else { return Some(BTreeMap::new()) };
+    let table = as_table(reader, "webhooks", value)?;
+    // Collected first, so that every webhook is looked at.
+    let webhooks: Vec<Option<(String, Redacted)>> = table
+        .iter()
+        .map(|(key, value)| {
+            let table = as_table(reader, key.get_ref(), value)?;
+            let mut webhook = Section::new(reader, table, key.span());
+            let url = webhook.required("url", |value| receiver(value, variable));
+            webhook.finish();
+            Some((key.get_ref().to_string(), url?))
+        })
+        .collect();
+    webhooks.into_iter().collect()
+}
+
+fn read_sender(reader: &Reader<'_>, root: &mut Section<'_, '_>) -> Option<Sender> {
+    let defaults = Sender::default();
+    let Some(value) = root.value("sender") else { return Some(defaults) };
+    let mut sender = Section::new(reader, as_table(reader, "sender", value)?, value.span());
+    let window = sender.optional("window", |value| between(value, 1, 64));
+    let orderbook_rate = sender.optional("orderbook_rate", |value| between(value, 1, 10_000));
+    let webhook_rate = sender.optional("webhook_rate", |value| between(value, 1, 10_000));
+    sender.finish();
+    let limits = |rate: Option<u64>, limits: Limits| Limits {
+        rate_per_second: rate.map_or(limits.rate_per_second, |rate| rate as u32),
+        ..limits
+    };
+    Some(Sender {
+        window: window.map_or(defaults.window, |window| window as usize),
+        orderbook: limits(orderbook_rate, defaults.orderbook),
+        webhook: limits(webhook_rate, defaults.webhook),
+    })
+}
+
 fn read_chains(
     reader: &Reader<'_>,
     root: &mut Section<'_, '_>,
+    dry_run: bool,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Vec<Chain>> {
     let Some(value) = root.value("chains") else {
@@ -224,7 +298,7 @@ fn read_chains(
             }
             let table = as_table(reader, key.get_ref(), value)?;
             let section = Section::new(reader, table, key.span());
-            read_chain(reader, section, name.ok(), variable)
+            read_chain(reader, section, name.ok(), dry_run, variable)
         })
         .collect();
     chains.into_iter().collect()
@@ -234,6 +308,7 @@ fn read_chain(
     reader: &Reader<'_>,
     mut chain: Section<'_, '_>,
     name: Option<ChainName>,
+    dry_run: bool,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Chain> {
     let chain_id = chain.required("chain_id", |value| between(value, 1, u64::MAX));
@@ -253,6 +328,11 @@ fn read_chain(
     let poll_interval = chain.optional("poll_interval", poll_interval);
     let fetch_parallel = chain.optional("fetch_parallel", |value| between(value, 1, 64));
     let batch_blocks_max = chain.optional("batch_blocks_max", |value| between(value, 1, 1000));
+    let orderbook = match chain.value("orderbook") {
+        None => chain_id.and_then(usual_orderbook),
+        Some(_) => Some(chain.optional("orderbook", |value| receiver(value, variable))?),
+    };
+    let own_dry_run = chain.optional("dry_run", boolean);
     chain.finish();
     let defaults = shepherd_ingest::Config::default();
     let small = |number: Option<u64>| number.map(|number| number as usize);
@@ -269,8 +349,25 @@ fn read_chain(
             batch_blocks_max: small(batch_blocks_max).unwrap_or(defaults.batch_blocks_max),
             ..defaults
         },
+        orderbook,
+        // What is said for everything is not taken back for one chain.
+        dry_run: dry_run || own_dry_run.unwrap_or(false),
         place,
     })
+}
+
+/// The orderbook that the chain of this id has, where CoW Protocol runs one.
+fn usual_orderbook(chain_id: u64) -> Option<Redacted> {
+    let network = match chain_id {
+        1 => "mainnet",
+        100 => "xdai",
+        8_453 => "base",
+        42_161 => "arbitrum_one",
+        11_155_111 => "sepolia",
+        _ => return None,
+    };
+    let url = format!("https://api.cow.fi/{network}");
+    Some(url.parse().expect("a scheme, a host and a path"))
 }
 
 fn read_modules(
@@ -463,6 +560,18 @@ fn endpoint(
     })
 }
 
+/// The URL of something that effects are sent to.
+fn receiver(
+    value: &DeValue<'_>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Redacted, Wrong> {
+    let url = endpoint(value, variable)?;
+    if url.is_websocket() {
+        return Err(Wrong::new("the scheme is not http or https"));
+    }
+    Ok(url)
+}
+
 /// The text with each `${NAME}` replaced by that environment variable.
 fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, Wrong> {
     let mut expanded = String::with_capacity(text.len());
@@ -602,9 +711,78 @@ config = {{ tokens = ['0x01'] }}
             "[admin]\nlisten = '0.0.0.0:1'",
             "10:10: `listen`: 0.0.0.0:1 can be reached",
         );
+        check("config", "dry_run = 1", "9:1: unknown key `dry_run`");
+        check("data_dir", "data_dir = 'a'\ndry_run = 1", "2:11: `dry_run`: expected true or false");
+        check("start_block", "start_block = 0\ndry_run = ''", "6:11: `dry_run`: expected true or");
+        check(
+            "start_block",
+            "start_block = 0\norderbook = 'ws://a'",
+            "6:13: `orderbook`: the scheme is not http or https",
+        );
+        check("start_block", "start_block = 0\norderbook = ''", "6:13: `orderbook`: not a URL");
+        check("config", "[webhooks.alerts]", "9:11: `url` is missing");
+        check("config", "[webhooks]\nalerts = 'a'", "10:10: `alerts`: expected a table");
+        check(
+            "config",
+            "[webhooks.alerts]\nurl = 'http://a/${NOPE}'",
+            "10:7: `url`: the environment variable NOPE is not set",
+        );
+        check("config", "[sender]\nwindow = 0", "10:10: `window`: 0 is not between 1 and 64");
+        check("config", "[sender]\norderbook_rate = 0", "10:18: `orderbook_rate`: 0 is not");
+        check("config", "[sender]\nrate = 1", "10:1: unknown key `rate`");
         check("config", "[admin]\nlisten = 'here'", "10:10: `listen`: `here` is not an address");
         check("config", "[log]\nformat = 'xml'", "10:10: `format`: `xml` is not one of");
         check("config", "[log]\nlevel = 'loud'", "10:9: `level`: `loud` is not a level");
+    }
+
+    #[test]
+    fn chains_have_the_orderbook_of_their_id_unless_they_name_one() {
+        let orderbook = |chain_id: &str, line: &str| {
+            let text = good()
+                .replace("chain_id = 31337", &format!("chain_id = {chain_id}"))
+                .replace("start_block = 0", &format!("start_block = 0\n{line}"));
+            let config = parse_text(&text).expect("it is right");
+            config.chains[0].orderbook.clone()
+        };
+        for (chain_id, network) in [
+            ("1", "mainnet"),
+            ("100", "xdai"),
+            ("8453", "base"),
+            ("42161", "arbitrum_one"),
+            ("11155111", "sepolia"),
+        ] {
+            let url = format!("https://api.cow.fi/{network}").parse().unwrap();
+            assert_eq!(orderbook(chain_id, ""), Some(url));
+        }
+        assert_eq!(orderbook("31337", ""), None);
+        let own = Some("http://127.0.0.1:8080/sepolia".parse().unwrap());
+        assert_eq!(orderbook("1", "orderbook = 'http://127.0.0.1:8080/sepolia'"), own);
+    }
+
+    #[test]
+    fn dry_run_is_said_for_everything_or_for_a_chain() {
+        let dry_run = |root: &str, chain: &str| {
+            let text = good()
+                .replace("data_dir", &format!("{root}\ndata_dir"))
+                .replace("start_block = 0", &format!("start_block = 0\n{chain}"));
+            parse_text(&text).expect("it is right").chains[0].dry_run
+        };
+        assert!(!dry_run("", ""));
+        assert!(dry_run("dry_run = true", ""));
+        assert!(dry_run("", "dry_run = true"));
+        assert!(dry_run("dry_run = true", "dry_run = false"), "not taken back for one chain");
+    }
+
+    #[test]
+    fn webhooks_and_the_sender_have_their_tables() {
+        let text = good()
+            + "[webhooks.alerts]\nurl = 'https://a/${KEY}'\n\
+               [sender]\nwindow = 3\norderbook_rate = 100\nwebhook_rate = 2\n";
+        let config = parse_text(&text).expect("it is right");
+        assert_eq!(config.webhooks["alerts"].to_string(), "https://a");
+        assert!(!format!("{config:?}").contains("sesame"));
+        let Sender { window, orderbook, webhook } = config.sender;
+        assert_eq!((window, orderbook.rate_per_second, webhook.rate_per_second), (3, 100, 2));
     }
 
     #[test]

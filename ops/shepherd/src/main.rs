@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod daemon;
 mod data;
+mod destinations;
 mod exit;
 mod init;
 mod inspect;

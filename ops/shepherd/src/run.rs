@@ -18,7 +18,7 @@ use std::{
 
 use prometheus_client::registry::Registry;
 use shepherd_admin::{ChainReport, LaneReport, Sources, view};
-use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus};
+use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus, SenderConfig};
 use shepherd_host::BoundModule;
 use shepherd_ingest::{ChainState, ChainStatus, FollowError, follow};
 use shepherd_log::{ChainName, Journal, JournalError, LaneId, Store};
@@ -37,7 +37,7 @@ use tracing::{error, info, warn};
 use crate::{
     check::pool,
     config::Config,
-    daemon,
+    daemon, destinations,
     exit::{Code, Failure, NO_ROOM_HELP, Problem},
     modules,
     telemetry::{self, Reader},
@@ -207,12 +207,12 @@ async fn start(config: Config) -> Result<Running, Failure> {
 
     let shutdown = Shutdown { work: CancellationToken::new(), admin: CancellationToken::new() };
     let (followers, followed) = follow_chains(&config, journals, &metrics, &shutdown.work);
-    let lanes = modules.into_iter().map(|module| {
-        let of_chain = followed.iter().find(|followed| followed.name == module.lane().chain);
-        let pool = of_chain.expect("modules run on configured chains").pool.clone();
-        LaneSpec { module, pool }
-    });
-    let (lanes, patience) = (lanes.collect(), shepherd_dispatch::Config::default());
+    let lanes = lanes(&config, modules, &followed, &metrics);
+    let window = config.sender.window;
+    let patience = shepherd_dispatch::Config {
+        sender: SenderConfig { window, ..SenderConfig::default() },
+        ..shepherd_dispatch::Config::default()
+    };
     let dispatcher = Dispatcher::start(&store, lanes, patience, &metrics.dispatch, &shutdown.work)
         .map_err(|error| lane_problem(&error))?;
 
@@ -227,6 +227,34 @@ async fn start(config: Config) -> Result<Running, Failure> {
     };
     let admin = tokio::spawn(shepherd_admin::serve(listener, sources, shutdown.admin.clone()));
     Ok(Running { config, shutdown, followers, dispatcher, admin })
+}
+
+/// What each module runs with.
+fn lanes(
+    config: &Config,
+    modules: Vec<BoundModule>,
+    followed: &[Followed],
+    metrics: &Metrics,
+) -> Vec<LaneSpec> {
+    for chain in config.chains.iter().filter(|chain| chain.dry_run) {
+        warn!(chain = chain.name.as_str(), "dry run: what its lanes would send is not sent");
+    }
+    for warning in destinations::warnings(config, &modules) {
+        warn!("{warning}");
+    }
+    let destinations = destinations::of_chains(config, &metrics.dispatch);
+    let lane = |module: BoundModule| {
+        let name = &module.lane().chain;
+        let index = config.chains.iter().position(|chain| chain.name == *name);
+        let index = index.expect("modules run on configured chains");
+        LaneSpec {
+            pool: followed[index].pool.clone(),
+            destinations: destinations[name].clone(),
+            reorg_depth_max: config.chains[index].follow.reorg_depth_max,
+            module,
+        }
+    };
+    modules.into_iter().map(lane).collect()
 }
 
 /// Starts a follower for each chain; `journals` are in the order of the configuration.
@@ -276,7 +304,12 @@ async fn open(
     let store = spawn_blocking(move || open_journals(&for_store, metrics));
     let modules = spawn_blocking(move || -> Result<_, Failure> {
         let engine = modules::engine()?;
-        modules::load_all(&for_modules, &engine).map_err(|problems| Failure { problems })
+        let modules = modules::load_all(&for_modules, &engine);
+        let modules = modules.map_err(|problems| Failure { problems })?;
+        match destinations::problems(&for_modules, &modules) {
+            problems if problems.is_empty() => Ok(modules),
+            problems => Err(Failure { problems }),
+        }
     });
     let (store, journals) = finished(store.await)??;
     let modules = finished(modules.await)??;
@@ -356,7 +389,9 @@ fn follower_ended(
 
 fn lane_problem(error: &DispatchError) -> Problem {
     let code = match error {
-        DispatchError::Storage { .. } | DispatchError::Open { .. } => Code::Untrusted,
+        DispatchError::Storage { .. }
+        | DispatchError::Open { .. }
+        | DispatchError::Outcome { .. } => Code::Untrusted,
         DispatchError::Panicked(_) => Code::Failed,
     };
     Problem::from_error(code, error)

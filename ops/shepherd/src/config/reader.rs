@@ -203,6 +203,11 @@ pub fn string(value: &DeValue<'_>) -> Result<String, Wrong> {
     value.as_str().map(str::to_owned).ok_or_else(|| expected("a string", value))
 }
 
+/// Yes or no.
+pub fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
+    value.as_bool().ok_or_else(|| expected("true or false", value))
+}
+
 /// A whole number from zero.
 pub fn number(value: &DeValue<'_>) -> Result<u64, Wrong> {
     let integer = value.as_integer().ok_or_else(|| expected("a whole number", value))?;
