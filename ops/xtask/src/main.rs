@@ -5,6 +5,7 @@
 
 mod arrows;
 mod demo;
+mod e2e;
 mod guests;
 mod setup;
 mod shell;
@@ -39,6 +40,8 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Live through a day of the modules on a devnet, and write ops/docs/reports/e2e.md.
+    E2e,
     /// Check who depends on whom, and that no file names a machine.
     CheckArrows,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(&root),
         Command::Guests => guests(&root),
         Command::Bench { arguments } => bench(&root, &arguments),
+        Command::E2e => e2e::e2e(&root, &root.join(e2e::REPORT)),
         Command::CheckArrows => arrows::check(&root),
     };
     match outcome {
