@@ -37,7 +37,9 @@ impl IntoResponse for Problem {
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Problem {
         let status = match &error {
-            QueryError::NoChain(_) | QueryError::NoLane(_) => StatusCode::NOT_FOUND,
+            QueryError::NoChain(_) | QueryError::NoLane(_) | QueryError::NoEffect { .. } => {
+                StatusCode::NOT_FOUND
+            }
             QueryError::Read(_) | QueryError::Storage(_) => {
                 tracing::error!(error = %error, "the store could not be read for an admin request");
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use shepherd_log::{
-    BlockView, ChainName, Cursor, Journal, LaneId, Offset, ReadError, RecordView as Record,
-    StorageError, Store, StoredRecord, Tail,
+    BlockView, ChainName, Cursor, EffectId, EffectResult, Journal, LaneId, Offset, Outcome,
+    ReadError, RecordView as Record, StorageError, Store, StoredRecord, Tail,
 };
 
 use crate::view::{
-    BlockRefView, CursorView, CursorsView, EntryView, JournalView, LaneStateView, OffsetView,
-    RecordView, StateView, VerifyProblemView, VerifyView, block_time, bytes,
+    BlockRefView, CursorView, CursorsView, EffectView, EntryView, JournalView, LaneStateView,
+    OffsetView, OutboxView, OutcomeView, RecordView, StateView, UnsettledView, VerifyProblemView,
+    VerifyView, block_time, bytes,
 };
 
 /// Most records on a page of the journal: some 300 KB of JSON.
@@ -38,6 +39,14 @@ pub enum QueryError {
     /// The store has no such lane.
     #[error("no lane {0} has a cursor here")]
     NoLane(LaneId),
+    /// The lane never asked for it.
+    #[error("lane {lane} has no effect {effect}; a reorg may have cancelled it before it was sent")]
+    NoEffect {
+        /// The lane.
+        lane: LaneId,
+        /// What was asked about.
+        effect: EffectId,
+    },
     /// A record cannot be read.
     #[error("the journal cannot be read")]
     Read(#[from] ReadError),
@@ -145,10 +154,7 @@ fn record_view(journal: &Journal, record: &StoredRecord) -> RecordView {
         Record::Outcome(outcome) => RecordView::Outcome {
             offset: offset.into(),
             module: outcome.module.to_string(),
-            effect: outcome.effect.to_string(),
-            key: outcome.key.to_string(),
-            result: outcome.result.kind().to_owned(),
-            attempts: outcome.attempts,
+            outcome: OutcomeView::from(&outcome),
         },
     }
 }
@@ -215,4 +221,75 @@ pub fn state(
     }
     let next = snapshot.cursor().next.into();
     Ok(LaneStateView { lane: lane.to_string(), next, entries, more_after })
+}
+
+/// Most effects on a page of an outbox.
+pub const EFFECTS_MAX: usize = 1000;
+
+/// How far behind an effect its outcome is looked for. Half a second of reading.
+pub const OUTCOME_RECORDS_MAX: u64 = 10_000;
+
+/// Effects of a lane that nothing has come of yet and that come after `after`.
+pub fn outbox(
+    store: &Store,
+    lane: &LaneId,
+    after: Option<EffectId>,
+    limit: usize,
+) -> Result<OutboxView, QueryError> {
+    let snapshot = store.lane_snapshot(lane)?.ok_or_else(|| QueryError::NoLane(lane.clone()))?;
+    let entries = snapshot.outbox()?;
+    let limit = limit.min(EFFECTS_MAX);
+    let mut page = entries.iter().filter(|entry| after.is_none_or(|after| after < entry.id));
+    let effects: Vec<UnsettledView> = page.by_ref().take(limit).map(UnsettledView::from).collect();
+    let more_after = page.next().and(effects.last()).map(|last| last.effect.clone());
+    Ok(OutboxView { lane: lane.to_string(), unsettled: entries.len() as u64, effects, more_after })
+}
+
+/// One effect of a lane, whatever has become of it.
+pub fn effect(store: &Store, lane: &LaneId, id: EffectId) -> Result<EffectView, QueryError> {
+    let snapshot = store.lane_snapshot(lane)?.ok_or_else(|| QueryError::NoLane(lane.clone()))?;
+    let no_effect = || QueryError::NoEffect { lane: lane.clone(), effect: id };
+    let (block, effect) = snapshot.effect(id)?.ok_or_else(no_effect)?;
+    let entry = snapshot.outbox()?.into_iter().find(|entry| entry.id == id);
+    let outcome = match entry {
+        Some(_) => None,
+        None => outcome(&journal(store, &lane.chain)?, lane, id)?,
+    };
+    let refusal_body = outcome.as_ref().and_then(|outcome| match &outcome.result {
+        EffectResult::Refused(refusal) => Some(String::from_utf8_lossy(&refusal.body).into_owned()),
+        _ => None,
+    });
+    Ok(EffectView {
+        lane: lane.to_string(),
+        effect: match &entry {
+            Some(entry) => entry.into(),
+            None => UnsettledView::settled(id, block, &effect),
+        },
+        body: String::from_utf8_lossy(&effect.body).into_owned(),
+        outcome: outcome.as_ref().map(OutcomeView::from),
+        refusal_body,
+    })
+}
+
+/// The outcome of an effect, when it follows soon enough.
+fn outcome(journal: &Journal, lane: &LaneId, id: EffectId) -> Result<Option<Outcome>, QueryError> {
+    let first = id.offset.plus(1);
+    for stored in journal.read(first..first.plus(OUTCOME_RECORDS_MAX)) {
+        if let Record::Outcome(outcome) = stored?.record()
+            && outcome.effect == id
+            && outcome.module == lane.module
+        {
+            return Ok(Some(outcome));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads an effect's name: the record whose handling asked for it, and its position there.
+pub fn effect_id(text: &str) -> Result<EffectId, String> {
+    let parse = || {
+        let (offset, index) = text.split_once('.')?;
+        Some(EffectId { offset: Offset::new(offset.parse().ok()?), index: index.parse().ok()? })
+    };
+    parse().ok_or_else(|| format!("`{text}` is not an effect: write RECORD.POSITION, as in 17.0"))
 }

@@ -31,8 +31,8 @@ use crate::{
     query::{self, QueryError, RECORDS_MAX, VERIFY_RECORDS_MAX},
     server::{ChainReport, Sources},
     view::{
-        ChainView, ChainsView, CursorsView, HeadView, HealthView, JournalView, LaneStateView,
-        NotReadyView, ReadyView, StateView, VerifyView, block_time,
+        ChainView, ChainsView, CursorsView, EffectView, HeadView, HealthView, JournalView,
+        LaneStateView, NotReadyView, OutboxView, ReadyView, StateView, VerifyView, block_time,
     },
 };
 
@@ -69,6 +69,8 @@ pub fn routes(context: Context) -> Router {
         .route("/v1/chains/{chain}/journal", get(journal))
         .route("/v1/chains/{chain}/journal/verify", get(verify))
         .route("/v1/lanes/{lane}/state", get(state))
+        .route("/v1/lanes/{lane}/outbox", get(outbox))
+        .route("/v1/lanes/{lane}/effects/{effect}", get(effect))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such path") })
         // Layers run outside in: the guard sees a request before the router does.
         .layer(middleware::from_fn_with_state(context.clone(), guarded))
@@ -278,6 +280,37 @@ async fn state(
     })
     .await
     .map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutboxQuery {
+    after: Option<String>,
+    limit: Option<u64>,
+}
+
+async fn outbox(
+    State(context): State<Context>,
+    lane: Result<Path<String>, PathRejection>,
+    query: Result<Query<OutboxQuery>, QueryRejection>,
+) -> Result<Json<OutboxView>, Problem> {
+    let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
+    let lane: LaneId = parsed(lane)?;
+    let limit = limit(query.limit, 100, query::EFFECTS_MAX as u64)? as usize;
+    let after = query.after.as_deref().map(query::effect_id).transpose().map_err(bad_request)?;
+    let store = context.sources.store.clone();
+    blocking(move || query::outbox(&store, &lane, after, limit)).await.map(Json)
+}
+
+async fn effect(
+    State(context): State<Context>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<EffectView>, Problem> {
+    let Path((lane, effect)) = path.map_err(|error| bad_request(error.body_text()))?;
+    let lane: LaneId = parsed(Ok(Path(lane)))?;
+    let effect = query::effect_id(&effect).map_err(bad_request)?;
+    let store = context.sources.store.clone();
+    blocking(move || query::effect(&store, &lane, effect)).await.map(Json)
 }
 
 /// Runs what reads the store where blocking is fine.

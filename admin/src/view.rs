@@ -7,7 +7,10 @@
 use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
-use shepherd_log::{BlockRef, Offset, Problem};
+use shepherd_log::{
+    BlockRef, Deliver, Effect, EffectId, EffectResult, Offset, OutboxEntry, Outcome, Problem,
+    Refusal,
+};
 
 /// A position in a journal, written as a string of decimal digits.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -240,15 +243,90 @@ pub enum RecordView {
         offset: OffsetView,
         /// The module of the lane that asked for it.
         module: String,
-        /// The effect, as record and position.
-        effect: String,
-        /// What the receiver tells a repetition by: an order's UID, a webhook's key.
-        key: String,
         /// What came of it.
-        result: String,
-        /// How often it was sent.
-        attempts: u32,
+        #[serde(flatten)]
+        outcome: OutcomeView,
     },
+}
+
+/// What came of an effect.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct OutcomeView {
+    /// The effect: the record whose handling asked for it, and its position there.
+    pub effect: String,
+    /// What the receiver tells a repetition by: an order's UID, or a webhook and its key.
+    pub key: String,
+    /// `accepted`, `already-there`, `refused`, `expired`, `cancelled` or `dry-run`.
+    pub result: String,
+    /// Why it was given up, when it was.
+    pub reason: Option<String>,
+    /// What the receiver said, when it refused.
+    pub refusal: Option<RefusalView>,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// When this was known.
+    pub time: String,
+}
+
+/// A receiver's no.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct RefusalView {
+    /// The HTTP status.
+    pub status: u16,
+    /// `errorType` of the orderbook's envelope.
+    pub error_type: Option<String>,
+    /// Its description, or the start of the body.
+    pub description: String,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u32>,
+}
+
+/// `/v1/lanes/{lane}/outbox`: a page of effects that nothing has come of yet.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct OutboxView {
+    /// The lane, as `MODULE@CHAIN`.
+    pub lane: String,
+    /// How many there are in all.
+    pub unsettled: u64,
+    /// The effects, oldest first.
+    pub effects: Vec<UnsettledView>,
+    /// The effect to hand back as `after` for the next page, when there is one.
+    pub more_after: Option<String>,
+}
+
+/// An effect that nothing has come of yet.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct UnsettledView {
+    /// The effect.
+    pub effect: String,
+    /// What the receiver tells a repetition by.
+    pub key: String,
+    /// The newest block that counted when it was asked for.
+    pub block: BlockRefView,
+    /// `waiting` was not sent, `attempted` may have been, `orphaned` may have been and its block
+    /// was taken back since.
+    pub state: String,
+    /// `instant`, `finalized`, or a number of confirmations.
+    pub deliver: String,
+    /// When nobody wants it any more.
+    pub expires: String,
+}
+
+/// `/v1/lanes/{lane}/effects/{effect}`: one effect, whatever has become of it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct EffectView {
+    /// The lane, as `MODULE@CHAIN`.
+    pub lane: String,
+    /// As it stands in the outbox, or stood there; then `state` is `settled`.
+    #[serde(flatten)]
+    pub effect: UnsettledView,
+    /// What is sent, byte for byte.
+    pub body: String,
+    /// What came of it. `None` as long as nothing has, or when it came too far behind the effect
+    /// to be looked for.
+    pub outcome: Option<OutcomeView>,
+    /// The body of the receiver's no, when it refused.
+    pub refusal_body: Option<String>,
 }
 
 /// `/v1/chains/{chain}/journal/verify`: what was checked and what is wrong.
@@ -337,6 +415,68 @@ impl From<BlockRef> for BlockRefView {
 impl From<&Problem> for VerifyProblemView {
     fn from(problem: &Problem) -> VerifyProblemView {
         VerifyProblemView { offset: problem.offset.into(), what: problem.what.clone() }
+    }
+}
+
+impl From<&Outcome> for OutcomeView {
+    fn from(outcome: &Outcome) -> OutcomeView {
+        let (reason, refusal) = match &outcome.result {
+            EffectResult::Cancelled(why) => (Some(why.clone()), None),
+            EffectResult::Refused(refusal) => (None, Some(RefusalView::from(refusal))),
+            _ => (None, None),
+        };
+        OutcomeView {
+            effect: outcome.effect.to_string(),
+            key: outcome.key.to_string(),
+            result: outcome.result.kind().to_owned(),
+            reason,
+            refusal,
+            attempts: outcome.attempts,
+            time: block_time(outcome.at_millis / 1000),
+        }
+    }
+}
+
+impl From<&Refusal> for RefusalView {
+    fn from(refusal: &Refusal) -> RefusalView {
+        let Refusal { status, error_type, description, retry_after, .. } = refusal.clone();
+        RefusalView { status, error_type, description, retry_after }
+    }
+}
+
+impl From<&OutboxEntry> for UnsettledView {
+    fn from(entry: &OutboxEntry) -> UnsettledView {
+        UnsettledView {
+            effect: entry.id.to_string(),
+            key: entry.key.to_string(),
+            block: entry.block.into(),
+            state: entry.state.to_string(),
+            deliver: deliver(entry.deliver),
+            expires: block_time(entry.expires),
+        }
+    }
+}
+
+impl UnsettledView {
+    /// An effect that is no longer in the outbox.
+    pub fn settled(id: EffectId, block: BlockRef, effect: &Effect) -> UnsettledView {
+        UnsettledView {
+            effect: id.to_string(),
+            key: effect.key.to_string(),
+            block: block.into(),
+            state: "settled".to_owned(),
+            deliver: deliver(effect.deliver),
+            expires: block_time(effect.expires),
+        }
+    }
+}
+
+fn deliver(deliver: Deliver) -> String {
+    match deliver {
+        Deliver::Instant => "instant".to_owned(),
+        Deliver::Confirmations(1) => "1 confirmation".to_owned(),
+        Deliver::Confirmations(blocks) => format!("{blocks} confirmations"),
+        Deliver::Finalized => "finalized".to_owned(),
     }
 }
 

@@ -16,7 +16,8 @@ use shepherd_admin::{
     view::{EndpointView, StateView},
 };
 use shepherd_log::{
-    Applied, Block, BlockRef, Header, LaneId, Options, Record, RecordView, Revert, Store, Writes,
+    Applied, Block, BlockRef, Deliver, Effect, EffectId, EffectKey, EffectResult, Header, LaneId,
+    Options, Record, RecordView, Refusal, Revert, Settled, Store, Writes,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -300,6 +301,86 @@ fn state_comes_in_pages_by_prefix() {
     assert_eq!(rest["more_after"], Value::Null);
     let a = api.json("/v1/lanes/toy@testnet/state?prefix=0x61");
     assert_eq!(a["entries"], json!([entry("0x612f0a", "0x01"), entry("0x612f0b", "0x01")]));
+}
+
+/// An effect of the lane's first block; the third is settled, the second was sent.
+fn ask(store: &Store) {
+    let effect = |key: &str| Effect {
+        key: EffectKey::Webhook { destination: "alerts".to_owned(), key: key.to_owned() },
+        body: format!("{{\"text\":\"{key}\"}}").into_bytes(),
+        deliver: Deliver::Confirmations(2),
+        expires: 1_700_003_600,
+    };
+    let lane: LaneId = "keeper@testnet".parse().unwrap();
+    let mut lane = store.lane(&lane).unwrap();
+    let outbox = lane.outbox();
+    let mut step = lane.begin();
+    let effects = ["a", "b", "c"].map(effect).to_vec();
+    let first = BlockRef { number: 10, hash: hash(10, 0) };
+    step.apply(first, Applied { effects, ..Applied::default() }).unwrap();
+    step.commit([7; 32]).unwrap();
+    let ids: Vec<EffectId> = outbox.unsettled().iter().map(|entry| entry.id).collect();
+    outbox.attempt(&ids[1..]);
+    let refusal = Refusal {
+        status: 400,
+        error_type: Some("Nope".to_owned()),
+        description: "no".to_owned(),
+        body: b"{\"errorType\":\"Nope\"}".to_vec(),
+        retry_after: Some(7),
+    };
+    let result = EffectResult::Refused(refusal);
+    let settled = Settled { id: ids[2], result, attempts: 3, at_millis: 1_700_000_000_999 };
+    outbox.settle(vec![settled]).unwrap();
+}
+
+#[test]
+fn the_outbox_shows_what_nothing_has_come_of_and_an_effect_what_has() {
+    let api = Api::start();
+    ask(&api.store);
+    let outbox = api.json("/v1/lanes/keeper@testnet/outbox?limit=1");
+    assert_eq!((&outbox["unsettled"], &outbox["more_after"]), (&json!(2), &json!("0.0")));
+    assert_eq!(
+        outbox["effects"],
+        json!([{
+            "effect": "0.0",
+            "key": "alerts/a",
+            "block": { "number": 10, "hash": hash(10, 0).to_string() },
+            "state": "waiting",
+            "deliver": "2 confirmations",
+            "expires": "2023-11-14T23:13:20Z",
+        }])
+    );
+    let rest = api.json("/v1/lanes/keeper@testnet/outbox?after=0.0");
+    assert_eq!(
+        (rest["effects"][0]["state"].as_str(), &rest["more_after"]),
+        (Some("attempted"), &Value::Null)
+    );
+
+    let waiting = api.json("/v1/lanes/keeper@testnet/effects/0.0");
+    assert_eq!((&waiting["state"], &waiting["outcome"]), (&json!("waiting"), &Value::Null));
+    assert_eq!(waiting["body"], "{\"text\":\"a\"}");
+    let settled = api.json("/v1/lanes/keeper@testnet/effects/0.2");
+    assert_eq!(settled["state"], "settled");
+    assert_eq!(settled["refusal_body"], "{\"errorType\":\"Nope\"}");
+    let outcome = json!({
+        "effect": "0.2",
+        "key": "alerts/c",
+        "result": "refused",
+        "reason": null,
+        "refusal": { "status": 400, "error_type": "Nope", "description": "no", "retry_after": 7 },
+        "attempts": 3,
+        "time": "2023-11-14T22:13:20Z",
+    });
+    assert_eq!(settled["outcome"], outcome);
+
+    let tail = &api.json("/v1/chains/testnet/journal?from=6")["records"][0];
+    assert_eq!((&tail["kind"], &tail["module"]), (&json!("outcome"), &json!("keeper")));
+    assert_eq!((&tail["offset"], &tail["refusal"]), (&json!("6"), &outcome["refusal"]));
+
+    api.check_problem(api.get("/v1/lanes/keeper@testnet/effects/0.3"), 404, "has no effect 0.3");
+    api.check_problem(api.get("/v1/lanes/keeper@testnet/effects/3"), 400, "write RECORD.POSITION");
+    api.check_problem(api.get("/v1/lanes/keeper@testnet/outbox?after=x"), 400, "`x` is not an");
+    api.check_problem(api.get("/v1/lanes/other@testnet/outbox"), 404, "no lane other@testnet");
 }
 
 #[test]

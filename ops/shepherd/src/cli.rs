@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use shepherd_log::{ChainName, LaneId, ModuleName};
+use shepherd_admin::query;
+use shepherd_log::{ChainName, EffectId, LaneId, ModuleName};
 
 use crate::{exit, scaffold};
 
@@ -64,6 +65,10 @@ stops at once. Neither loses anything.")]
     #[command(subcommand)]
     Journal(JournalCommand),
 
+    /// What lanes want done outside and nothing has come of yet
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
+
     /// Modules before they run
     #[command(subcommand)]
     Module(ModuleCommand),
@@ -100,6 +105,25 @@ Example:
 
 Ends with 0 when every record holds, with 8 otherwise.")]
     Verify(Verify),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OutboxCommand {
+    /// Orders and webhooks that wait, were sent without an answer, or whose block was taken back
+    #[command(after_help = "\
+Example:
+  shepherd outbox list twap-monitor@sepolia --json | jq '.[].effects[].key'
+
+Asks the running daemon, or reads the data directory when none is running.")]
+    List(OutboxList),
+
+    /// One effect: what is sent, and what came of it
+    #[command(after_help = "\
+Example:
+  shepherd outbox show twap-monitor@sepolia 17.0
+
+17.0 is the first effect of record 17, as `outbox list` and the log write it.")]
+    Show(OutboxShow),
 }
 
 #[derive(Debug, Subcommand)]
@@ -163,6 +187,30 @@ pub struct Verify {
     /// The chain; all of them when left out
     #[arg(long, value_name = "NAME")]
     pub chain: Option<ChainName>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct OutboxList {
+    /// The lane, as MODULE@CHAIN; all of them when left out
+    pub lane: Option<LaneId>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct OutboxShow {
+    /// The lane, as MODULE@CHAIN
+    pub lane: LaneId,
+
+    /// The effect, as RECORD.POSITION
+    #[arg(value_parser = query::effect_id)]
+    pub effect: EffectId,
 
     /// Print JSON
     #[arg(long)]

@@ -5,7 +5,10 @@ use std::io::{IsTerminal, stderr};
 use serde::Serialize;
 use shepherd_admin::{
     query::RECORDS_MAX,
-    view::{JournalView, OffsetView, RecordView, VerifyProblemView, VerifyView, bytes},
+    view::{
+        EffectView, JournalView, OffsetView, OutboxView, OutcomeView, RecordView, UnsettledView,
+        VerifyProblemView, VerifyView, bytes,
+    },
 };
 
 use crate::{
@@ -112,8 +115,10 @@ fn record_line(record: &RecordView) -> String {
             let (number, hash) = (ancestor.number, &ancestor.hash);
             format!("{offset:<10}revert of {blocks}, back to {number:<11}{hash}\n")
         }
-        RecordView::Outcome { offset, module, effect, key, result, .. } => {
-            format!("{offset:<10}{result} effect {effect} of {module}  {key}\n")
+        RecordView::Outcome { offset, module, outcome } => {
+            let OutcomeView { effect, key, .. } = outcome;
+            let result = result(outcome);
+            format!("{offset:<10}outcome of effect {effect} of {module}: {result}  {key}\n")
         }
     }
 }
@@ -250,6 +255,103 @@ fn shortened(value: &str) -> String {
             format!("{start}… ({} bytes)", (value.len() - 2) / 2)
         }
         _ => value.to_owned(),
+    }
+}
+
+/// `shepherd outbox list`.
+pub fn outboxes(config: &Config, args: &cli::OutboxList) -> Result<(), Failure> {
+    let view = View::open(config)?;
+    let lanes = match &args.lane {
+        Some(lane) => vec![lane.clone()],
+        None => {
+            let cursors = view.cursors()?.cursors;
+            cursors.iter().map(|cursor| cursor.lane.parse().expect("lanes are named so")).collect()
+        }
+    };
+    let mut outboxes = Vec::new();
+    for lane in &lanes {
+        let mut outbox = view.outbox(lane, None)?;
+        // As many pages as there are. What is asked for in the meantime may be among them.
+        while let Some(after) = outbox.more_after.take() {
+            let page = view.outbox(lane, Some(&after))?;
+            outbox.effects.extend(page.effects);
+            outbox.more_after = page.more_after;
+        }
+        outboxes.push(outbox);
+    }
+    if args.json {
+        print_json(&outboxes);
+        return Ok(());
+    }
+    if outboxes.iter().all(|outbox| outbox.effects.is_empty()) {
+        print("Nothing waits to be sent or answered.\n");
+        return Ok(());
+    }
+    let mut rows = table(&["LANE", "EFFECT", "STATE", "BLOCK", "DELIVER", "EXPIRES", "KEY"]);
+    for OutboxView { lane, effects, .. } in &outboxes {
+        for UnsettledView { effect, key, block, state, deliver, expires } in effects {
+            let block = block.number.to_string();
+            rows.add_row([lane, effect, state, &block, deliver, expires, key]);
+        }
+    }
+    print_table(&mut rows);
+    Ok(())
+}
+
+/// `shepherd outbox show`.
+pub fn effect(config: &Config, args: &cli::OutboxShow) -> Result<(), Failure> {
+    let view = View::open(config)?.effect(&args.lane, args.effect)?;
+    if args.json {
+        print_json(&view);
+        return Ok(());
+    }
+    print(&effect_text(&view));
+    Ok(())
+}
+
+fn effect_text(view: &EffectView) -> String {
+    let UnsettledView { effect, key, block, state, deliver, expires } = &view.effect;
+    let mut text = format!(
+        "Effect {effect} of {}: {state}\n\n\
+         key       {key}\n\
+         block     {} {}\n\
+         deliver   {deliver}\n\
+         expires   {expires}\n",
+        view.lane, block.number, block.hash
+    );
+    match &view.outcome {
+        Some(outcome) => {
+            text += &format!(
+                "result    {}\n\
+                 attempts  {}\n\
+                 known     {}\n",
+                result(outcome),
+                outcome.attempts,
+                outcome.time
+            );
+        }
+        None if state == "settled" => {
+            text += "result    too far behind it to be looked for; it is in the journal\n";
+        }
+        None => (),
+    }
+    text += &format!("body      {}\n", view.body);
+    if let Some(body) = &view.refusal_body {
+        text += &format!("answer    {body}\n");
+    }
+    text
+}
+
+/// What came of an effect, in one line.
+fn result(outcome: &OutcomeView) -> String {
+    let OutcomeView { result, reason, refusal, .. } = outcome;
+    match (reason, refusal) {
+        (Some(reason), _) => format!("{result} ({reason})"),
+        (None, Some(refusal)) => {
+            let error_type = refusal.error_type.as_deref().unwrap_or("no error type");
+            format!("{result} ({}, {error_type})", refusal.status)
+        }
+        (None, None) => result.clone(),
     }
 }
 

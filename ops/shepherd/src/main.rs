@@ -22,7 +22,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Command, CursorCommand, JournalCommand, ModuleCommand, StateCommand},
+    cli::{
+        Cli, Command, CursorCommand, JournalCommand, ModuleCommand, OutboxCommand, StateCommand,
+    },
     exit::Failure,
 };
 
@@ -49,6 +51,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Cursor(CursorCommand::List(args)) => data::cursors(&config()?, args),
         Command::Journal(JournalCommand::Tail(args)) => data::tail(&config()?, args),
         Command::Journal(JournalCommand::Verify(args)) => data::verify(&config()?, args),
+        Command::Outbox(OutboxCommand::List(args)) => data::outboxes(&config()?, args),
+        Command::Outbox(OutboxCommand::Show(args)) => data::effect(&config()?, args),
         Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),
         Command::Module(ModuleCommand::New(args)) => scaffold::new(args),
         Command::State(StateCommand::List(args)) => data::state(&config()?, args),

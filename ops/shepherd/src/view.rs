@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 
 use shepherd_admin::{
     query::{self, QueryError},
-    view::{CursorsView, JournalView, LaneStateView, OffsetView, StateView, VerifyView, bytes},
+    view::{
+        CursorsView, EffectView, JournalView, LaneStateView, OffsetView, OutboxView, StateView,
+        VerifyView, bytes,
+    },
 };
 use shepherd_ingest::{Trust, verify_stored};
-use shepherd_log::{BlockView, ChainName, LaneId, Offset, OpenError, Options, Store};
+use shepherd_log::{BlockView, ChainName, EffectId, LaneId, Offset, OpenError, Options, Store};
 
 use shepherd_rpc::in_words;
 
@@ -146,6 +149,31 @@ impl View {
     }
 }
 
+impl View {
+    /// A page of a lane's outbox.
+    pub fn outbox(&self, lane: &LaneId, after: Option<&str>) -> Result<OutboxView, Problem> {
+        let limit = query::EFFECTS_MAX;
+        match self {
+            View::Daemon(daemon) => {
+                let after = after.map_or(String::new(), |after| format!("&after={after}"));
+                daemon.get(&format!("/v1/lanes/{lane}/outbox?limit={limit}{after}"))
+            }
+            View::Store(store) => {
+                let after = after.map(|after| query::effect_id(after).expect("ours"));
+                query::outbox(store, lane, after, limit).map_err(unanswered)
+            }
+        }
+    }
+
+    /// One effect of a lane.
+    pub fn effect(&self, lane: &LaneId, effect: EffectId) -> Result<EffectView, Problem> {
+        match self {
+            View::Daemon(daemon) => daemon.get(&format!("/v1/lanes/{lane}/effects/{effect}")),
+            View::Store(store) => query::effect(store, lane, effect).map_err(unanswered),
+        }
+    }
+}
+
 /// Opens the store of a configuration.
 pub fn open_store(config: &Config, metrics: shepherd_log::Metrics) -> Result<Store, Problem> {
     let reorg_depth_max = config.chains.iter().map(|chain| chain.follow.reorg_depth_max).max();
@@ -181,7 +209,9 @@ fn not_opened(config: &Config, error: &OpenError) -> Problem {
 
 fn unanswered(error: QueryError) -> Problem {
     let code = match error {
-        QueryError::NoChain(_) | QueryError::NoLane(_) => Code::Failed,
+        QueryError::NoChain(_) | QueryError::NoLane(_) | QueryError::NoEffect { .. } => {
+            Code::Failed
+        }
         QueryError::Read(_) | QueryError::Storage(_) => Code::Untrusted,
     };
     Problem::from_error(code, &error)
