@@ -12,7 +12,6 @@
 //! Everything it keeps is in `target/demo`; a second run goes on with the same chain and the
 //! same journal.
 
-mod children;
 mod config;
 mod http;
 mod ledger;
@@ -29,8 +28,8 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::children::{Event, Program, Signals};
 use crate::{guests, setup, shell};
-use children::{Event, Program, Signals};
 use config::{Config, Module};
 use ledger::Ledger;
 use screen::{Screen, View};

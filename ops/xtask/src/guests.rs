@@ -1,7 +1,8 @@
-//! Modules: from Rust to components in `target/modules`.
+//! Modules: from Rust to components, ours in `target/modules`.
 //!
 //! ```text
 //! modules/NAME ──cargo, wasm32──▶ core module ──wit-component──▶ target/modules/NAME.wasm
+//! any folder ─────────────────────────────────────────────▶ what its module.toml names
 //! ```
 //!
 //! The standard library for wasm32 comes from the rustup toolchain when it has that target, and
@@ -9,13 +10,14 @@
 //! machines without a route to the toolchain's server build modules too.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, bail, ensure};
+use serde_json::Value;
 use wit_component::ComponentEncoder;
 
 use crate::shell;
@@ -44,14 +46,15 @@ pub struct Built {
 
 /// Builds every module. When this returns, the components are in `target/modules`.
 pub fn build(root: &Path) -> anyhow::Result<Vec<Built>> {
-    let toolchain = Toolchain::find()?;
-    let target_dir = root.join("target/guest");
-    let status = toolchain.cargo(root, &target_dir)?.status().context("cargo did not start")?;
+    let target_dir = target_dir(root);
+    let mut cargo = Toolchain::find()?.cargo(root, &target_dir)?;
+    for (_, package, _) in MODULES {
+        cargo.args(["--package", package]);
+    }
+    let status = cargo.status().context("cargo did not start")?;
     ensure!(status.success(), "the modules did not compile: see above");
 
     let components = root.join("target/modules");
-    fs::create_dir_all(&components)
-        .with_context(|| format!("{} could not be created", components.display()))?;
     let cores = target_dir.join(TARGET).join("guest");
     let mut built = Vec::new();
     for (name, _, library) in MODULES {
@@ -63,8 +66,61 @@ pub fn build(root: &Path) -> anyhow::Result<Vec<Built>> {
     Ok(built)
 }
 
+/// Builds the module in a folder, which need not be in the tree. When this returns, the component
+/// is where the folder's `module.toml` says.
+pub fn build_one(root: &Path, folder: &Path) -> anyhow::Result<Built> {
+    let manifest = folder.join("module.toml");
+    let text = fs::read_to_string(&manifest)
+        .with_context(|| format!("{} cannot be read", manifest.display()))?;
+    let table: toml::Table =
+        text.parse().with_context(|| format!("{} is no TOML", manifest.display()))?;
+    let text = |key: &str| {
+        let text = table.get(key).and_then(toml::Value::as_str);
+        text.with_context(|| format!("{} has no `{key}`", manifest.display()))
+    };
+    let (name, component) = (text("name")?, folder.join(text("component")?));
+
+    let crate_ = folder.join("Cargo.toml").canonicalize();
+    let crate_ = crate_.with_context(|| format!("there is no crate in {}", folder.display()))?;
+    let mut cargo = Toolchain::find()?.cargo(root, &target_dir(root))?;
+    cargo.args(["--message-format", "json-render-diagnostics", "--manifest-path"]).arg(&crate_);
+    let output = cargo.stderr(Stdio::inherit()).output().context("cargo did not start")?;
+    ensure!(output.status.success(), "{name} did not compile: see above");
+    let core = core_module(&String::from_utf8(output.stdout)?, &crate_)?.with_context(|| {
+        format!("{name} makes no component: add `crate-type = [\"cdylib\", \"rlib\"]` to [lib]")
+    })?;
+    componentize(&core, &component).with_context(|| format!("{name} is not a module"))?;
+    Ok(Built { name: name.to_owned(), component })
+}
+
+/// The core module that cargo says it has made from a crate.
+fn core_module(messages: &str, crate_: &Path) -> anyhow::Result<Option<PathBuf>> {
+    for message in messages.lines() {
+        let message: Value = serde_json::from_str(message)?;
+        let of_crate = message["manifest_path"].as_str().map(Path::new) == Some(crate_);
+        if message["reason"] != "compiler-artifact" || !of_crate {
+            continue;
+        }
+        let files = message["filenames"].as_array().into_iter().flatten();
+        let mut files = files.filter_map(Value::as_str).map(PathBuf::from);
+        if let Some(core) = files.find(|file| file.extension() == Some(OsStr::new("wasm"))) {
+            return Ok(Some(core));
+        }
+    }
+    Ok(None)
+}
+
+/// Where modules are compiled: one place, so that the standard library is compiled once.
+fn target_dir(root: &Path) -> PathBuf {
+    root.join("target/guest")
+}
+
 /// Wraps a core module into a component. A reader of `component` sees the old file or the new.
 fn componentize(core: &Path, component: &Path) -> anyhow::Result<()> {
+    if let Some(folder) = component.parent() {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("{} could not be created", folder.display()))?;
+    }
     let bytes = fs::read(core).with_context(|| format!("{} cannot be read", core.display()))?;
     let encoded = ComponentEncoder::default().validate(true).module(&bytes)?.encode()?;
     // Left alone when nothing changed, so that nothing that depends on it is made again.
@@ -110,7 +166,7 @@ impl Toolchain {
         Ok(Toolchain::Debian { rustc, linker })
     }
 
-    /// The build of all modules.
+    /// A build of modules, still without saying which.
     fn cargo(&self, root: &Path, target_dir: &Path) -> anyhow::Result<Command> {
         let mut command = shell::cargo(root);
         // Whoever runs us may have set these for another compiler or another target.
@@ -127,9 +183,6 @@ impl Toolchain {
         }
         command.args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"]);
         command.arg(target_dir);
-        for (_, package, _) in MODULES {
-            command.args(["--package", package]);
-        }
         let mut sysroot = Sysroot::of(Path::new("rustc"))?;
         if let Toolchain::Debian { rustc, linker } = self {
             sysroot = Sysroot::of(rustc)?;
@@ -214,4 +267,22 @@ fn ask(rustc: &Path, arguments: &[&str]) -> anyhow::Result<String> {
         .with_context(|| format!("{} did not start", rustc.display()))?;
     ensure!(output.status.success(), "{} {} failed", rustc.display(), arguments.join(" "));
     Ok(String::from_utf8(output.stdout)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_core_module_is_the_one_of_the_crate_that_was_asked_for() {
+        let messages = r#"{"reason":"compiler-artifact","manifest_path":"/sdk/Cargo.toml","filenames":["/t/sdk.wasm"]}
+{"reason":"compiler-artifact","manifest_path":"/a/Cargo.toml","filenames":["/t/liba.rlib","/t/a.wasm"]}
+{"reason":"build-finished","success":true}"#;
+        let check = |crate_: &str, expected: Option<&str>| {
+            let found = core_module(messages, Path::new(crate_)).unwrap();
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{crate_}");
+        };
+        check("/a/Cargo.toml", Some("/t/a.wasm"));
+        check("/b/Cargo.toml", None);
+    }
 }

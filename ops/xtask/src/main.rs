@@ -4,12 +4,14 @@
 //! CI both call, so it depends on little and does not know the crates it builds.
 
 mod arrows;
+mod children;
 mod demo;
 mod e2e;
 mod guests;
 mod setup;
 mod shell;
 mod test;
+mod tutorial;
 
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
@@ -34,6 +36,13 @@ enum Command {
     Test,
     /// Build the modules to WebAssembly components in target/modules.
     Guests,
+    /// Build the module in a folder to the component that its module.toml names.
+    Guest {
+        /// The folder of its Cargo.toml and its module.toml, in this tree or anywhere else.
+        folder: PathBuf,
+    },
+    /// Follow ops/docs/module-tutorial.md word for word.
+    Tutorial,
     /// Build the benchmarks in release and run them; what follows `--` is theirs.
     Bench {
         /// Arguments of the benchmarks.
@@ -53,6 +62,8 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::demo(&root, &options),
         Command::Test => test::test(&root),
         Command::Guests => guests(&root),
+        Command::Guest { folder } => guest(&root, &folder),
+        Command::Tutorial => tutorial(&root),
         Command::Bench { arguments } => bench(&root, &arguments),
         Command::E2e => e2e::e2e(&root, &root.join(e2e::REPORT)),
         Command::CheckArrows => arrows::check(&root),
@@ -73,6 +84,18 @@ fn guests(root: &Path) -> anyhow::Result<()> {
         println!("{:<20} {}", built.name, component.display());
     }
     Ok(())
+}
+
+fn guest(root: &Path, folder: &Path) -> anyhow::Result<()> {
+    setup::setup(root)?;
+    let built = guests::build_one(root, folder)?;
+    println!("{:<20} {}", built.name, built.component.display());
+    Ok(())
+}
+
+fn tutorial(root: &Path) -> anyhow::Result<()> {
+    setup::setup(root)?;
+    tutorial::follow(root)
 }
 
 fn bench(root: &Path, arguments: &[String]) -> anyhow::Result<()> {

@@ -30,8 +30,14 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).env("CARGO_TARGET_DIR", root.join("target"));
-    // What cargo told us about ourselves is not about what it builds next: build scripts that
-    // look at it would run again each time, and with them everything that depends on them.
+    forget_ourselves(&mut command);
+    command
+}
+
+/// Takes from a command's environment what cargo told us about ourselves. It is not about what
+/// is built next: build scripts that look at it would run again each time, and with them
+/// everything that depends on them.
+pub fn forget_ourselves(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let of_this_package = |name: &str| {
             ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"]
@@ -42,7 +48,6 @@ pub fn cargo(root: &Path) -> Command {
             command.env_remove(&name);
         }
     }
-    command
 }
 
 /// Whether a program of this name is on the path.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::{arrows, demo, e2e, guests, setup, shell};
+use crate::{arrows, demo, e2e, guests, setup, shell, tutorial};
 
 /// Sets up and runs all checks.
 pub fn test(root: &Path) -> anyhow::Result<()> {
@@ -35,6 +35,7 @@ pub fn test(root: &Path) -> anyhow::Result<()> {
     });
     report.check("demo", || demo::rehearse(root));
     report.check("e2e", || e2e::e2e(root, &root.join("target/e2e/report.md")));
+    report.check("tutorial", || tutorial::follow(root));
     report.finish(counts)
 }
 
