@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     println!("e2e: seed {}", arguments.seed);
     let mut world = World::start(&arguments.shepherd, arguments.seed).await?;
     let day = day::script(world.anvil(), &world.cow, &world.users.clone()).await?;
-    world.configure(&|module| day::configuration(&day, module))?;
+    world.configure(&|module| day::configuration(&day, module)).await?;
     upload(&world, day::RICH_APP_DATA).await?;
     world.start_shepherd()?;
     let mut found = Found::default();

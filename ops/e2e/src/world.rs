@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use alloy_primitives::Address;
@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use shepherd_devnet::{
-    Anvil, Process, Signal, Transaction,
+    Anvil, Options, Process, Signal, Transaction,
     cow::{self, Cow},
 };
 use shepherd_orderbook::{ChainConfig, Clock, Config, Orderbook};
@@ -66,7 +66,10 @@ struct Shepherd {
 impl World {
     /// Starts everything but Shepherd, on a chain that has just begun.
     pub async fn start(binary: &Path, seed: u64) -> anyhow::Result<World> {
-        let anvil = Anvil::start(Cow::options()).await?;
+        // Told, so that the node has the same first block whenever it is started again.
+        let genesis_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        let options = Options { genesis_time: Some(genesis_time), ..Cow::options() };
+        let anvil = Anvil::start(options).await?;
         let cow = Cow::deploy(&anvil).await?;
         anvil.set_code(FOREIGN_ETH_FLOW, anvil.code(cow::ETH_FLOW).await?).await?;
         let chain = ChainConfig {
@@ -79,6 +82,8 @@ impl World {
         let config = Config { clock: Clock::Chain, chain: Some(chain), seed, ..Config::default() };
         let orderbook = Orderbook::start(config).await?;
         let folder = TempDir::new()?;
+        // It is run in that folder.
+        let binary = fs::canonicalize(binary).context("finding the binary")?;
         let users = anvil.accounts()[1..4].to_vec();
         Ok(World {
             anvil: Some(anvil),
@@ -86,7 +91,7 @@ impl World {
             orderbook,
             hooks: Hooks::start().await?,
             users,
-            shepherd: Shepherd { binary: binary.to_owned(), folder, process: None },
+            shepherd: Shepherd { binary, folder, process: None },
             http: reqwest::Client::builder().no_proxy().build()?,
             rng: StdRng::seed_from_u64(seed),
         })
@@ -103,7 +108,10 @@ impl World {
     }
 
     /// Writes Shepherd's configuration: the five modules, each with what `modules` says of it.
-    pub fn configure(&self, modules: &dyn Fn(&str) -> String) -> anyhow::Result<()> {
+    ///
+    /// It begins at the newest block: what came before is how the devnet was made.
+    pub async fn configure(&self, modules: &dyn Fn(&str) -> String) -> anyhow::Result<()> {
+        let start_block = self.anvil().block_number().await?;
         let (http, ws) = (self.anvil().http_url(), self.anvil().ws_url());
         let (orderbook, hooks) = (self.orderbook.url(), self.hooks.url());
         let mut text = format!(
@@ -123,7 +131,7 @@ url = "{hooks}"
 chain_id = {}
 endpoints = ["{http}", "{ws}"]
 orderbook = "{orderbook}"
-start_block = 0
+start_block = {start_block}
 poll_interval = "100ms"
 "#,
             cow::CHAIN_ID

@@ -35,9 +35,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("fjall", &["shepherd-log"]),
     ("bincode", &["shepherd-log"]),
     ("wasmtime", &["shepherd-host"]),
-    // The stand-in for the orderbook is a server by nature; of Shepherd itself, admin alone
-    // speaks HTTP to people.
-    ("axum", &["shepherd-admin", "shepherd-orderbook"]),
+    // The stand-in for the orderbook is a server by nature, and the scripted day receives webhooks;
+    // of Shepherd itself, admin alone speaks HTTP to people.
+    ("axum", &["shepherd-admin", "shepherd-orderbook", "shepherd-e2e"]),
 ];
 
 /// What no tracked file says: paths of one person's machine, and the hosts of registries,
