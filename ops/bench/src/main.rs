@@ -4,10 +4,13 @@
 //! measured in the same run on the same machine: the machines are shared, so a number by itself
 //! says little. Nothing here passes or fails by time.
 
+mod distance;
 mod follow;
 mod journal;
 mod lane;
+mod load;
 mod module;
+mod reads;
 mod report;
 mod restart;
 mod synthetic;
@@ -30,9 +33,19 @@ struct Arguments {
     /// Logs of the journal that is scanned and replayed, in blocks of fifty.
     #[arg(long, default_value_t = 1_000_000)]
     logs: u64,
-    /// Measure only the sections whose names contain this: follow, journal, lane, module, restart.
+    /// Measure only the sections whose names contain this: follow, reads, watched, journal,
+    /// lane, module, restart.
     #[arg(long, default_value = "")]
     only: String,
+    /// Watched orders of the load sections, one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "300,3000,10000")]
+    watches: Vec<usize>,
+    /// Blocks of a second in which nothing is due.
+    #[arg(long, default_value_t = 120)]
+    quiet_blocks: u64,
+    /// Blocks in which three hundred orders become due at once.
+    #[arg(long, default_value_t = 20)]
+    rounds: u64,
     /// Blocks of fifty logs that anvil is filled with.
     #[arg(long, default_value_t = 1_000)]
     anvil_blocks: u64,
@@ -46,28 +59,45 @@ async fn main() -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed already"))?;
     let mut report = Report::new(arguments.runs);
-    let journal = tokio::task::spawn_blocking(move || synthetic::build(arguments.logs)).await??;
     let wanted = |section: &str| section.contains(&arguments.only);
-    let [journal_wanted, lane_wanted, module_wanted, restart_wanted] =
-        ["journal", "lane", "module", "restart"].map(wanted);
     if wanted("follow") {
         follow::measure(&mut report, arguments.anvil_blocks).await?;
     }
-    let report = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
-        if journal_wanted {
-            journal::measure(&mut report, &journal)?;
-        }
-        if lane_wanted {
-            lane::measure(&mut report, &journal)?;
-        }
-        if module_wanted {
-            module::measure(&mut report)?;
-        }
-        if restart_wanted {
-            restart::measure(&mut report, &journal)?;
-        }
-        Ok(report)
-    })
-    .await??;
+    if wanted("reads") {
+        reads::measure(&mut report).await?;
+    }
+    if wanted("watched") {
+        let Arguments { watches, quiet_blocks, rounds, .. } = arguments;
+        load::measure(&mut report, &load::Plan { watches, quiet_blocks, rounds }).await?;
+    }
+    let of_journal = ["journal", "lane", "module", "restart"].map(wanted);
+    let report = if of_journal.contains(&true) {
+        let measuring = move || measure_journal(report, of_journal, arguments.logs);
+        tokio::task::spawn_blocking(measuring).await??
+    } else {
+        report
+    };
     report.write(&arguments.report)
+}
+
+/// What is measured without a node, on a thread that may block.
+fn measure_journal(
+    mut report: Report,
+    [journal_wanted, lane_wanted, module_wanted, restart_wanted]: [bool; 4],
+    logs: u64,
+) -> anyhow::Result<Report> {
+    let journal = synthetic::build(logs)?;
+    if journal_wanted {
+        journal::measure(&mut report, &journal)?;
+    }
+    if lane_wanted {
+        lane::measure(&mut report, &journal)?;
+    }
+    if module_wanted {
+        module::measure(&mut report)?;
+    }
+    if restart_wanted {
+        restart::measure(&mut report, &journal)?;
+    }
+    Ok(report)
 }

@@ -18,8 +18,18 @@ use crate::{
 /// Calls of one run.
 const CALLS: u32 = 2_000;
 
-/// A module from its folder in this repository.
+/// A module from its folder in this repository, for the synthetic chain.
 pub fn load(folder: &str, config: &str) -> anyhow::Result<BoundModule> {
+    load_for(folder, CHAIN, CHAIN_ID, config)
+}
+
+/// A module from its folder in this repository.
+pub fn load_for(
+    folder: &str,
+    chain: &str,
+    chain_id: u64,
+    config: &str,
+) -> anyhow::Result<BoundModule> {
     let file = Path::new("modules").join(folder).join("module.toml");
     let text = fs::read_to_string(&file)
         .with_context(|| format!("{}: run this from the repository's root", file.display()))?;
@@ -28,7 +38,7 @@ pub fn load(folder: &str, config: &str) -> anyhow::Result<BoundModule> {
     let engine = Engine::new(EngineOptions::default())?;
     let config = config.parse().context("the configuration is TOML")?;
     let overrides = Overrides { config, ..Overrides::default() };
-    Ok(engine.load(&manifest, &component)?.bind(&CHAIN.parse()?, CHAIN_ID, &overrides)?)
+    Ok(engine.load(&manifest, &component)?.bind(&chain.parse()?, chain_id, &overrides)?)
 }
 
 pub fn measure(report: &mut Report) -> anyhow::Result<()> {

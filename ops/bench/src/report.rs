@@ -1,7 +1,6 @@
 //! Medians, and the page they are written to.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::Path,
     process::Command,
@@ -20,8 +19,24 @@ pub struct Report {
 struct Section {
     title: &'static str,
     about: String,
-    rows: Vec<[String; 3]>,
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+    /// What is said below the table.
+    notes: Vec<String>,
+    /// How often it was measured.
+    times: String,
 }
+
+/// What stands before the first section.
+const PREFACE: &str = "# Benchmarks
+
+Written by `cargo xtask bench`; do not edit. Each figure is the median of the runs named with it, with the spread in
+brackets, beside a limit measured in the same run. The machine is shared: compare ratios, not digits.
+
+";
+
+/// What begins a section.
+const HEADING: &str = "## ";
 
 impl Report {
     pub fn new(runs: usize) -> Report {
@@ -30,44 +45,106 @@ impl Report {
 
     /// Starts a section; `about` says what was measured and against what.
     pub fn section(&mut self, title: &'static str, about: impl Into<String>) {
-        eprintln!("\n## {title}");
-        self.sections.push(Section { title, about: about.into(), rows: Vec::new() });
+        self.table(title, about, &["what", "figure", "beside it"]);
     }
 
     /// Adds a figure to the section.
     pub fn row(&mut self, what: &str, figure: String, beside: impl Into<String>) {
-        let beside = beside.into();
-        eprintln!("{what}: {figure} {beside}");
-        let section = self.sections.last_mut().expect("a section was started");
-        section.rows.push([what.to_owned(), figure, beside]);
+        self.cells(vec![what.to_owned(), figure, beside.into()]);
     }
 
-    /// Writes the page.
+    /// Starts a section whose table has other columns.
+    pub fn table(
+        &mut self,
+        title: &'static str,
+        about: impl Into<String>,
+        columns: &[&'static str],
+    ) {
+        eprintln!("\n{HEADING}{title}");
+        self.sections.push(Section {
+            title,
+            about: about.into(),
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+            notes: Vec::new(),
+            times: format!("{} runs each", self.runs),
+        });
+    }
+
+    /// Adds a line to the section's table.
+    pub fn cells(&mut self, cells: Vec<String>) {
+        eprintln!("{}", cells.join(" | "));
+        let section = self.started();
+        assert_eq!(cells.len(), section.columns.len(), "a cell for each column");
+        section.rows.push(cells);
+    }
+
+    /// Says something below the section's table.
+    pub fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        eprintln!("{note}");
+        self.started().notes.push(note);
+    }
+
+    /// Says how often the section was measured, if not [`Report::runs`] times.
+    pub fn times(&mut self, times: &str) {
+        self.started().times = times.to_owned();
+    }
+
+    fn started(&mut self) -> &mut Section {
+        self.sections.last_mut().expect("a section was started")
+    }
+
+    /// Writes the page. Sections that were not measured now stay as they were.
     pub fn write(&self, file: &Path) -> anyhow::Result<()> {
-        let mut page = String::from(
-            "# Benchmarks\n\n\
-             Written by `cargo xtask bench`; do not edit. Each figure is the median of the runs named \
-             below, with the\nspread in brackets, beside a limit measured in the same run. The \
-             machine is shared: compare ratios, not digits.\n\n",
-        );
-        writeln!(page, "{}\n", conditions(self.runs))?;
+        let conditions = conditions();
+        let mut sections: Vec<(&str, String)> = Vec::new();
         for section in &self.sections {
-            writeln!(page, "## {}\n\n{}\n", section.title, section.about)?;
-            writeln!(page, "| what | figure | beside it |\n|---|---|---|")?;
-            for [what, figure, beside] in &section.rows {
-                writeln!(page, "| {what} | {figure} | {beside} |")?;
-            }
-            page.push('\n');
+            sections.push((section.title, section.text(&conditions)));
         }
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
         }
-        fs::write(file, page.trim_end().to_owned() + "\n")
+        let before = fs::read_to_string(file).unwrap_or_default();
+        fs::write(file, page(&before, sections))
             .with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
-fn conditions(runs: usize) -> String {
+impl Section {
+    fn text(&self, conditions: &str) -> String {
+        let mut text = format!("{HEADING}{}\n\n{}\n\n", self.title, self.about);
+        let rule = vec!["---"; self.columns.len()];
+        text += &format!("| {} |\n|{}|\n", self.columns.join(" | "), rule.join("|"));
+        for cells in &self.rows {
+            text += &format!("| {} |\n", cells.join(" | "));
+        }
+        for note in &self.notes {
+            text += &format!("\n{note}\n");
+        }
+        text + &format!("\n{conditions}, {}.\n", self.times)
+    }
+}
+
+/// The page as it was, with these sections in the place of those with their titles, or at its end.
+fn page(before: &str, sections: Vec<(&str, String)>) -> String {
+    let mut texts: Vec<String> = before
+        .split(&format!("\n{HEADING}"))
+        .skip(1)
+        .map(|text| format!("{HEADING}{}\n", text.trim_end()))
+        .collect();
+    for (title, text) in sections {
+        let heading = format!("{HEADING}{title}\n");
+        match texts.iter_mut().find(|text| text.starts_with(&heading)) {
+            Some(old) => *old = text,
+            None => texts.push(text),
+        }
+    }
+    PREFACE.to_owned() + &texts.join("\n")
+}
+
+/// On what, with what and when.
+fn conditions() -> String {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -83,10 +160,13 @@ fn conditions(runs: usize) -> String {
     if let Some(kib) = memory.split(' ').next().and_then(|kib| kib.parse::<u64>().ok()) {
         memory = format!("{} GiB", kib >> 20);
     }
+    // After the name in brackets, the nineteenth field of the whole line.
+    let stat = read("/proc/self/stat");
+    let nice = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(16)).unwrap_or("0");
+    let nice = if nice == "0" { String::new() } else { format!(" at nice {nice}") };
     format!(
         "Conditions: {date}, commit {commit}, {cores} cores ({model}), {memory} of memory, \
-         Linux {kernel}, {rustc}, release build, {runs} runs each. The store lies on a virtual disk \
-         and every commit is synced.",
+         Linux {kernel}, {rustc}, release build{nice}, a store on a virtual disk and every commit synced",
         date = output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         commit = output("git", &["rev-parse", "--short", "HEAD"]),
         model = field(&read("/proc/cpuinfo"), "model name"),
@@ -174,5 +254,21 @@ pub fn patience() -> impl Fn() -> anyhow::Result<()> {
     move || {
         anyhow::ensure!(SystemTime::now() < give_up, "nothing happened for two minutes");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_was_not_measured_stays() {
+        let text = |title: &str, figure: &str| format!("## {title}\n\n| {figure} |\n");
+        let both = vec![("One", text("One", "1")), ("Two", text("Two", "2"))];
+        let first = page("", both);
+        let second = page(&first, vec![("Two", text("Two", "7")), ("Six", text("Six", "6"))]);
+        assert_eq!(first, format!("{PREFACE}{}\n{}", text("One", "1"), text("Two", "2")));
+        let three = [text("One", "1"), text("Two", "7"), text("Six", "6")].join("\n");
+        assert_eq!(second, format!("{PREFACE}{three}"));
     }
 }
