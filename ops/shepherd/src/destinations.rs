@@ -79,8 +79,8 @@ pub fn warnings(config: &Config, modules: &[BoundModule]) -> Vec<String> {
         .into_iter()
         .map(|(name, lanes)| {
             format!(
-                "the webhook `{name}` has no URL: what {} sends there waits until it expires; \
-                 add [webhooks.{name}] with a `url`",
+                "the webhook `{name}` has no URL: what {} sends there, if anything, waits until it \
+                 expires; add [webhooks.{name}] with a `url`",
                 list(lanes)
             )
         })

@@ -169,8 +169,8 @@ fn a_newer_format_is_7_and_changes_nothing() {
     let folder = Folder::new(NOWHERE);
     folder.start().stop();
     let format = folder.path("data/store/format");
-    let newer = fs::read_to_string(&format).unwrap().replace('1', "99");
-    fs::write(&format, &newer).unwrap();
+    let newer = "shepherd store format 99\n";
+    fs::write(&format, newer).unwrap();
     for command in [&["run"][..], &["cursor", "list"], &["journal", "verify"]] {
         folder.fails(command, 7, &["format 99", "nothing was changed"]);
     }
