@@ -7,7 +7,7 @@ use serde_json::Value;
 use shepherd_devnet::cow::Uid;
 use shepherd_orderbook::OrderStats;
 
-use crate::{hooks::Received, world::World};
+use crate::{hooks::Received, replay::Replayed, world::World};
 
 /// Everything that was found.
 #[derive(Default)]
@@ -18,8 +18,8 @@ pub struct Found {
     pub posts: BTreeMap<Uid, OrderStats>,
     /// What came to the webhook, by key.
     pub alerts: BTreeMap<String, Received>,
-    /// The lanes at the end.
-    pub lanes: Value,
+    /// The lanes, run again.
+    pub replayed: Vec<Replayed>,
     /// Requests at the orderbook, by route and by what came of them.
     pub requests: BTreeMap<String, BTreeMap<String, u64>>,
     /// Blocks of the day.
@@ -38,7 +38,7 @@ impl Found {
     }
 
     /// Notes the rest, once the day is over.
-    pub fn finish(&mut self, world: &World, lanes: Value) -> anyhow::Result<()> {
+    pub fn finish(&mut self, world: &World, lanes: &Value) -> anyhow::Result<()> {
         let stats = world.orderbook.stats();
         self.posts = stats.orders;
         for (route, outcomes) in stats.requests {
@@ -50,7 +50,6 @@ impl Found {
         let running = |lane: &Value| lane["state"]["name"] == "running";
         let all = lanes["cursors"].as_array().cloned().unwrap_or_default();
         ensure!(all.iter().all(running), "a lane is not running: {lanes}");
-        self.lanes = lanes;
         Ok(())
     }
 }

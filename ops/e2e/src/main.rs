@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   day (script) ──▶ world: anvil, orderbook, webhooks, shepherd ──▶ found ──▶ report
-//!        └──────────────────────── expected ────────────────────────────────────▲
+//!        │                                            └──── replay ────▲          ▲
+//!        └──────────────────────── expected ──────────────────────────────────────┘
 //! ```
 //!
 //! Time is moved by block timestamps: a day takes a few minutes. The program ends with an error
@@ -11,6 +12,7 @@
 mod day;
 mod found;
 mod hooks;
+mod replay;
 mod report;
 mod world;
 
@@ -62,7 +64,8 @@ async fn main() -> anyhow::Result<()> {
     live?;
     let lanes = world.ask("/v1/cursors").await.context("Shepherd answers")?;
     world.stop_shepherd().await?;
-    found.finish(&world, lanes)?;
+    found.finish(&world, &lanes)?;
+    found.replayed = replay::replay(world.folder(), arguments.seed)?;
 
     let report = report::Report::new(&day, &found, arguments.seed, started.elapsed());
     report.write(&arguments.report)?;

@@ -9,6 +9,7 @@ use crate::{
     day::{BLOCK_MINUTES, Day, Due, Expected, ExpectedAlert},
     found::Found,
     hooks::Received,
+    replay::Replayed,
 };
 
 /// A day's result.
@@ -196,17 +197,13 @@ impl<'d> Report<'d> {
         for line in &self.day.lines {
             let _ = writeln!(page, "| {} | {} |", Day::clock(line.minute), line.what);
         }
-        page += "\n## The lanes at the end\n\n| lane | commits | next record | digest |\n|---|---|---|---|\n";
-        for lane in self.found.lanes["cursors"].as_array().into_iter().flatten() {
-            let text = |field: &str| lane[field].to_string().trim_matches('"').to_owned();
-            let _ = writeln!(
-                page,
-                "| {} | {} | {} | `{}` |",
-                text("lane"),
-                text("commit"),
-                text("next"),
-                text("digest")
-            );
+        page += "\n## The lanes, run again\n\nEach was run once more from its first record into an \
+                 empty store, with nothing but its journal and its tape, in steps of random \
+                 lengths, and came to the same state and the same digest.\n\n\
+                 | lane | records | answers on the tape | steps | digest |\n|---|---|---|---|---|\n";
+        for lane in &self.found.replayed {
+            let Replayed { lane, records, steps, answers, digest } = lane;
+            let _ = writeln!(page, "| {lane} | {records} | {answers} | {steps} | `{digest}` |");
         }
         page
     }
