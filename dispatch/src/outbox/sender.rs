@@ -89,6 +89,8 @@ pub struct Sender {
     warnings: Throttle,
     /// Webhooks without a URL that the operator was told of.
     missing: BTreeSet<String>,
+    /// The oldest effect, and the time of the block that asked for it.
+    oldest: Option<(EffectId, Option<u64>)>,
 }
 
 /// A request that has ended.
@@ -132,6 +134,7 @@ impl Sender {
             is_asking_for_final: false,
             warnings: Throttle::new(WARNING_INTERVAL),
             missing: BTreeSet::new(),
+            oldest: None,
         }
     }
 
@@ -219,6 +222,7 @@ impl Sender {
         let before = take(&mut self.effects);
         let destinations = self.destinations.clone();
         let backoff = Backoff::new(self.config.wait_min, self.config.wait_max);
+        let oldest_before = self.oldest;
         let (effects, oldest) = spawn_blocking(move || -> Result<_, StorageError> {
             let mut before = before.into_iter().peekable();
             let mut effects = Vec::new();
@@ -234,14 +238,17 @@ impl Sender {
                 let has_destination = destinations.of(&entry.key).is_some();
                 effects.push(Known { entry, memory, has_destination });
             }
-            let oldest = match effects.first() {
-                Some(known) => asked_for_at(&outbox, known)?,
-                None => None,
+            let oldest = match (effects.first(), oldest_before) {
+                (None, _) => None,
+                (Some(known), Some(before)) if known.entry.id == before.0 => Some(before),
+                (Some(known), _) => Some((known.entry.id, asked_for_at(&outbox, known)?)),
             };
             Ok((effects, oldest))
         })
         .await??;
-        self.metrics.outbox(self.outbox.lane(), effects.len(), oldest);
+        let asked_for_at = oldest.and_then(|(_, asked_for_at)| asked_for_at);
+        self.metrics.outbox(self.outbox.lane(), effects.len(), asked_for_at);
+        self.oldest = oldest;
         self.effects = effects;
         self.name_missing();
         Ok(())
