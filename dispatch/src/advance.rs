@@ -241,16 +241,16 @@ impl Advance<'_> {
                 (passed, revert.ancestor.number)
             }
         };
-        match (passed, self.step.undone_by(offset, height)) {
-            (Ok(()), _) => (),
+        if let Err(stop) = passed {
+            let is_weather = matches!(stop, Stop::World { .. });
+            let Some(revert) = self.step.undone_by(offset, height).filter(|_| is_weather) else {
+                return Err(stop);
+            };
             // No endpoint has to answer for a block that left the chain before the lane came to
             // it. What it would have done is taken back a few records on anyway.
-            (Err(Stop::World { .. }), Some(revert)) => {
-                self.advanced.records += revert.get() - offset.get();
-                self.step.pass_abandoned(revert);
-                return Ok(Passed::TakenBack);
-            }
-            (Err(stop), _) => return Err(stop),
+            self.advanced.records += revert.get() - offset.get();
+            self.step.pass_abandoned(revert);
+            return Ok(Passed::TakenBack);
         }
         self.advanced.records += 1;
         Ok(Passed::Record)

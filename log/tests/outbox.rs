@@ -5,7 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{
-    Outcome as Computed, append_all, block, block_ref, journal, lane, open, outcome, seed, snapshot,
+    Outcome as Computed, append_all, block, block_ref, copy, cut_log, journal, lane,
+    lower_the_mark, open, outcome, seed, snapshot, write_ahead_log, written_bytes,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shepherd_log::{
@@ -460,4 +461,38 @@ fn an_outcome_told_above_the_ancestor_is_told_again_and_one_of_an_abandoned_bloc
     assert_eq!(effects(&deliveries.noticed), [id(1, 0)], "the refused one is nowhere");
     assert_eq!(deliveries.again.len(), 1);
     assert_eq!((deliveries.again[0].0.effect, deliveries.again[0].1), (id(0, 0), false));
+}
+
+#[test]
+fn a_log_cut_anywhere_shows_each_effect_in_one_place() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let worked = tempfile::tempdir().unwrap();
+    live(&open(worked.path()), &mut rng, 160);
+    let mut moments = std::collections::BTreeSet::new();
+    for round in 0..40 {
+        let copied = tempfile::tempdir().unwrap();
+        copy(worked.path(), copied.path());
+        lower_the_mark(copied.path());
+        let cut = rng.random_range(0..written_bytes(&write_ahead_log(copied.path())));
+        cut_log(copied.path(), cut, round % 2 == 0);
+        let Ok(store) = Store::open(copied.path(), common::options()) else { continue };
+        if store.cursors().unwrap().is_empty() {
+            continue;
+        }
+        let journal = journal(&store);
+        let settled = outcomes(&journal);
+        let mut accounted: Vec<EffectId> = settled.iter().map(|outcome| outcome.effect).collect();
+        let lane = lane(&store);
+        accounted.extend(lane.outbox().unsettled().iter().map(|entry| entry.id));
+        accounted.sort_unstable();
+        let asked: Vec<_> = snapshot(&store).effects().map(|effect| effect.unwrap().0).collect();
+        assert_eq!(accounted, asked, "log cut at byte {cut}");
+        for outcome in &settled {
+            let is_done = lane.outbox().is_done(&outcome.key).unwrap();
+            assert!(is_done || !outcome.result.is_done(), "log cut at byte {cut}");
+        }
+        moments.insert((settled.len(), accounted.len()));
+    }
+    assert!(moments.len() > 5, "cuts showed only {moments:?}");
 }

@@ -7,12 +7,13 @@ use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use common::{
-    LANE, Outcome, append_all, catch_up, forked, journal, lane, open, options, outcome, seed,
-    snapshot, step, straight,
+    LANE, Outcome, append_all, catch_up, copy, cut_log, files, forked, journal, lane,
+    lower_the_mark, open, options, outcome, seed, snapshot, step, straight, write_ahead_log,
+    written_bytes,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shepherd_log::{Applied, Finding, Offset, OpenError, ReadError, Store, Writes};
@@ -38,43 +39,6 @@ fn worked(seed: u64) -> Worked {
     }
     drop((lane, journal, store));
     Worked { dir, outcomes }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
-
-/// The write-ahead log of the engine, the one file that the last commits live in.
-fn write_ahead_log(dir: &Path) -> PathBuf {
-    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
-    let mut logs: Vec<PathBuf> = files(dir).into_iter().filter(is_log).collect();
-    assert_eq!(logs.len(), 1, "this little work fits one log");
-    logs.remove(0)
-}
-
-/// End of the bytes that were written; the engine fills the file up with zeros.
-fn written_bytes(file: &Path) -> u64 {
-    let bytes = fs::read(file).unwrap();
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -103,15 +67,6 @@ fn check(damaged: &Path, worked: &Worked, what: &str) -> Opened {
     Opened::At(commit)
 }
 
-/// Lets the mark fall behind as far as it may: it is not written when the copy is taken in time.
-fn lower_the_mark(worked: &Worked, damaged: &Path) {
-    let fresh = tempfile::tempdir().unwrap();
-    drop(open(fresh.path()));
-    let mark = Path::new("store").join("highwater");
-    fs::copy(fresh.path().join(&mark), damaged.join(&mark)).unwrap();
-    assert!(worked.dir.path().join(&mark).exists());
-}
-
 #[test]
 fn a_log_cut_anywhere_shows_a_whole_number_of_steps() {
     let seed = seed();
@@ -121,17 +76,10 @@ fn a_log_cut_anywhere_shows_a_whole_number_of_steps() {
     for round in 0..60 {
         let copied = tempfile::tempdir().unwrap();
         copy(worked.dir.path(), copied.path());
-        lower_the_mark(&worked, copied.path());
-        let log = write_ahead_log(copied.path());
-        let cut = rng.random_range(0..written_bytes(&log));
-        let file = File::options().write(true).open(&log).unwrap();
-        let length = file.metadata().unwrap().len();
-        file.set_len(cut).unwrap();
+        lower_the_mark(copied.path());
+        let cut = rng.random_range(0..written_bytes(&write_ahead_log(copied.path())));
         let zeroed = round % 2 == 0;
-        if zeroed {
-            file.set_len(length).unwrap();
-        }
-        drop(file);
+        cut_log(copied.path(), cut, zeroed);
         let what = format!("log cut at byte {cut}, zeroed {zeroed}");
         if let Opened::At(commit) = check(copied.path(), &worked, &what) {
             commits.push(commit);
@@ -169,7 +117,7 @@ fn a_flipped_bit_never_shows_a_moment_that_was_not() {
     for _ in 0..150 {
         let copied = tempfile::tempdir().unwrap();
         copy(worked.dir.path(), copied.path());
-        lower_the_mark(&worked, copied.path());
+        lower_the_mark(copied.path());
         // Most of the damage goes where the last commits are.
         let file = if rng.random_bool(0.8) {
             write_ahead_log(copied.path())
@@ -376,7 +324,7 @@ fn work_goes_on_after_every_cut() {
     for _ in 0..15 {
         let copied = tempfile::tempdir().unwrap();
         copy(worked.dir.path(), copied.path());
-        lower_the_mark(&worked, copied.path());
+        lower_the_mark(copied.path());
         let log = write_ahead_log(copied.path());
         let cut = rng.random_range(0..written_bytes(&log));
         File::options().write(true).open(&log).unwrap().set_len(cut).unwrap();

@@ -1,7 +1,11 @@
 //! A chain made of words: blocks with predictable hashes, and a toy module to run on them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
 
 use alloy_primitives::{Address, B256, keccak256};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -20,7 +24,7 @@ pub fn options() -> Options {
     Options { reorg_depth_max: REORG_DEPTH_MAX, ..Options::default() }
 }
 
-pub fn open(dir: &std::path::Path) -> Store {
+pub fn open(dir: &Path) -> Store {
     Store::open(dir, options()).expect("the store opens")
 }
 
@@ -198,6 +202,64 @@ pub fn fresh_outcome(records: &[Record]) -> Outcome {
 pub fn append_all(journal: &Journal, records: &[Record]) {
     for chunk in records.chunks(64) {
         journal.append(journal.tail().offset, chunk).unwrap();
+    }
+}
+
+/// Copies a folder with everything in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// The write-ahead log of the engine, the one file that the last commits live in.
+pub fn write_ahead_log(dir: &Path) -> PathBuf {
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
+    let mut logs: Vec<PathBuf> = files(dir).into_iter().filter(is_log).collect();
+    assert_eq!(logs.len(), 1, "this little work fits one log");
+    logs.remove(0)
+}
+
+/// End of the bytes that were written; the engine fills the file up with zeros.
+pub fn written_bytes(file: &Path) -> u64 {
+    let bytes = fs::read(file).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+}
+
+/// Lets the mark of a copied store fall behind as far as it may: it is not written when the copy
+/// is taken in time.
+pub fn lower_the_mark(copied: &Path) {
+    let fresh = tempfile::tempdir().unwrap();
+    drop(open(fresh.path()));
+    let mark = Path::new("store").join("highwater");
+    assert!(copied.join(&mark).exists());
+    fs::copy(fresh.path().join(&mark), copied.join(&mark)).unwrap();
+}
+
+/// Cuts the write-ahead log of a copied store, and fills it up with zeros again if asked to.
+pub fn cut_log(copied: &Path, at: u64, zeroed: bool) {
+    let file = File::options().write(true).open(write_ahead_log(copied)).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(at).unwrap();
+    if zeroed {
+        file.set_len(length).unwrap();
     }
 }
 
