@@ -26,7 +26,7 @@ const MESSAGE_CALLS: usize = 100;
 /// Messages of one read that are under way at once.
 ///
 /// What a distant node costs is round trips, and this makes one out of eight: 3 000 calls to a node
-/// 50 ms away took 290 ms instead of 1 940 ms. Twice as many save a little more, for reads that
+/// 50 ms away took 290 ms instead of 1 750 ms. Twice as many save a little more, for reads that
 /// hardly any block needs, in a burst that a provider may take for an attack.
 const MESSAGES_AT_ONCE: usize = 8;
 
