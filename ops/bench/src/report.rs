@@ -13,6 +13,8 @@ use anyhow::Context;
 pub struct Report {
     /// Runs of each measurement.
     pub runs: usize,
+    /// As of the start, when the program has just been built: others may commit while it runs.
+    conditions: String,
     sections: Vec<Section>,
 }
 
@@ -40,7 +42,7 @@ const HEADING: &str = "## ";
 
 impl Report {
     pub fn new(runs: usize) -> Report {
-        Report { runs, sections: Vec::new() }
+        Report { runs, conditions: conditions(), sections: Vec::new() }
     }
 
     /// Starts a section; `about` says what was measured and against what.
@@ -97,10 +99,9 @@ impl Report {
 
     /// Writes the page. Sections that were not measured now stay as they were.
     pub fn write(&self, file: &Path) -> anyhow::Result<()> {
-        let conditions = conditions();
         let mut sections: Vec<(&str, String)> = Vec::new();
         for section in &self.sections {
-            sections.push((section.title, section.text(&conditions)));
+            sections.push((section.title, section.text(&self.conditions)));
         }
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
