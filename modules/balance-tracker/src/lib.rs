@@ -15,7 +15,7 @@
 
 use serde::Deserialize;
 use shepherd_sdk::{
-    Address, Error, Header, Host, Input, Level, Module, Outcome, Request, U256, Webhook,
+    Address, Error, Header, Host, Input, Level, Module, Request, U256, Webhook,
     config::decimal,
     serde_json::{Value, json},
 };
@@ -103,8 +103,8 @@ impl Module for BalanceTracker {
     fn handle(&self, host: &mut impl Host, input: &Input) -> Result<(), Error> {
         match input {
             Input::Block(block) => return self.look(host, &block.header),
-            Input::Outcome(input) => tell(host, &input.outcome),
-            Input::Revert(input) => input.outcomes.iter().for_each(|outcome| tell(host, outcome)),
+            Input::Outcome(input) => input.outcome.tell(host),
+            Input::Revert(input) => input.outcomes.iter().for_each(|outcome| outcome.tell(host)),
         }
         Ok(())
     }
@@ -205,12 +205,6 @@ fn body(chain_id: u64, header: &Header, watch: &Watch, from: U256, to: U256) -> 
         "block_hash": header.hash.to_string(),
         "time": header.timestamp,
     })
-}
-
-/// Tells the operator what came of a webhook.
-fn tell(host: &mut impl Host, outcome: &Outcome) {
-    let (level, line) = outcome.line();
-    host.log(level, &line);
 }
 
 #[cfg(test)]

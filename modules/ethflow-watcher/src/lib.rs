@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use shepherd_sdk::{
     Address, Error, Header, Host, Input, Level, Log, Module, Moment, OrderbookAnswer,
-    OrderbookRequest, Outcome, Webhook,
+    OrderbookRequest, Webhook,
     abi::{Event, event},
     cow::{
         abi::EthFlow::{OrderInvalidation, OrderPlacement, OrderRefund},
@@ -95,11 +95,11 @@ impl Module for EthFlowWatcher {
                 self.check_due(host, &block.header)
             }
             Input::Outcome(input) => {
-                tell(host, &input.outcome);
+                input.outcome.tell(host);
                 Ok(())
             }
             Input::Revert(input) => {
-                input.outcomes.iter().for_each(|outcome| tell(host, outcome));
+                input.outcomes.iter().for_each(|outcome| outcome.tell(host));
                 Ok(())
             }
         }
@@ -280,12 +280,6 @@ fn body(chain_id: u64, header: &Header, uid: Uid, watch: Watch) -> Value {
         "block": header.number,
         "time": header.timestamp,
     })
-}
-
-/// Tells the operator what came of a webhook.
-fn tell(host: &mut impl Host, outcome: &Outcome) {
-    let (level, line) = outcome.line();
-    host.log(level, &line);
 }
 
 #[cfg(test)]

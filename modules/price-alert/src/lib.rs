@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use shepherd_sdk::{
-    Address, Error, Header, Host, Input, Level, Module, Outcome, Webhook,
+    Address, Error, Header, Host, Input, Level, Module, Webhook,
     chainlink::{FeedError, Round, requests},
     crossing::Change,
     serde_json::{Value, json},
@@ -77,12 +77,12 @@ impl Module for PriceAlert {
         match input {
             Input::Block(block) => self.look(host, &block.header),
             Input::Outcome(input) => {
-                tell(host, &input.outcome);
+                input.outcome.tell(host);
                 Ok(())
             }
             // A crossing that was taken back has been told.
             Input::Revert(input) => {
-                input.outcomes.iter().for_each(|outcome| tell(host, outcome));
+                input.outcomes.iter().for_each(|outcome| outcome.tell(host));
                 Ok(())
             }
         }
@@ -162,12 +162,6 @@ fn body(chain_id: u64, header: &Header, alert: &Alert, round: &Round) -> Value {
         "block_hash": header.hash.to_string(),
         "time": header.timestamp,
     })
-}
-
-/// Tells the operator what came of a webhook.
-fn tell(host: &mut impl Host, outcome: &Outcome) {
-    let (level, line) = outcome.line();
-    host.log(level, &line);
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{Level, cow::uid::Uid};
+use crate::{Host, Level, cow::uid::Uid};
 
 /// A JSON document for a destination that the operator has named.
 ///
@@ -167,6 +167,12 @@ impl Outcome {
             false => "",
         };
         (level, format!("{} {what}{taken_back}", self.key))
+    }
+
+    /// Tells the operator what came of it, as [`Outcome::line`] says it.
+    pub fn tell(&self, host: &mut impl Host) {
+        let (level, line) = self.line();
+        host.log(level, &line);
     }
 }
 

@@ -48,7 +48,7 @@ impl Module for StopLoss {
             Input::Block(block) => self.step(host, &block.header),
             Input::Outcome(input) => hear(host, &input.header, &input.outcome),
             Input::Revert(input) => {
-                input.outcomes.iter().for_each(|outcome| tell_alone(host, outcome));
+                input.outcomes.iter().for_each(|outcome| outcome.tell(host));
                 Ok(())
             }
         }
@@ -162,7 +162,7 @@ fn hear(host: &mut impl Host, header: &Header, outcome: &Outcome) -> Result<(), 
         its_own && !outcome.abandoned && progress.phase == Phase::Sent
     };
     let Some(progress) = progress.filter(under_way) else {
-        tell_alone(host, outcome);
+        outcome.tell(host);
         return Ok(());
     };
     let uid = progress.uid;
@@ -190,12 +190,6 @@ fn told(uid: Uid, progress: &Progress, outcome: &Outcome) -> (Level, String) {
         }
         Phase::Armed | Phase::Sent | Phase::Over(_) => (level, line),
     }
-}
-
-/// Tells the operator of an outcome that changes nothing.
-fn tell_alone(host: &mut impl Host, outcome: &Outcome) {
-    let (level, line) = outcome.line();
-    host.log(level, &line);
 }
 
 fn side(direction: Side) -> &'static str {
