@@ -79,6 +79,8 @@ pub enum Stop {
     World {
         /// The record.
         offset: Offset,
+        /// Height of the block that was asked about: a revert below it makes the answer needless.
+        height: u64,
         /// What did not answer.
         source: World,
     },
@@ -364,7 +366,10 @@ impl Advance<'_> {
         }
         let handled = match handled {
             Ok(handled) => handled,
-            Err(Failure::World(source)) => return Err(Stop::World { offset, source }),
+            Err(Failure::World(source)) => {
+                let height = input.at().this.number;
+                return Err(Stop::World { offset, height, source });
+            }
             Err(Failure::Module { fault, log_lines: lines }) => {
                 let block = input.at().this;
                 return Err(Stop::Module { offset, block, source: fault.into(), lines });

@@ -77,7 +77,7 @@ impl Worker {
                     self.until_appended(&mut tail).await;
                 }
                 Outcome::Failed(Stop::Storage(error)) => return Err(error.into()),
-                Outcome::Failed(Stop::World { offset, source }) => {
+                Outcome::Failed(Stop::World { offset, height, source }) => {
                     let reason = in_words(&source);
                     if !self.shutdown.is_cancelled() {
                         self.metrics.waited(&self.id);
@@ -88,7 +88,7 @@ impl Worker {
                     tokio::select! {
                         () = self.shutdown.cancelled() => (),
                         () = sleep(weather.next_wait()) => (),
-                        () = until_abandoned(journal, offset, &mut tail) => (),
+                        () = until_undone(journal, offset, height, &mut tail) => (),
                     }
                 }
                 Outcome::Failed(Stop::Module { offset, block, source, lines }) => {
@@ -220,8 +220,13 @@ impl Worker {
 }
 
 /// Returns when a revert makes the answer that a record waits for unnecessary.
-async fn until_abandoned(journal: &Journal, offset: Offset, tail: &mut watch::Receiver<Tail>) {
-    while journal.abandoned_by(offset).is_none() {
+async fn until_undone(
+    journal: &Journal,
+    offset: Offset,
+    height: u64,
+    tail: &mut watch::Receiver<Tail>,
+) {
+    while journal.undone_by(offset, height).is_none() {
         tail.changed().await.expect("the journal outlives its lanes");
     }
 }
