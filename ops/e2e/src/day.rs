@@ -37,8 +37,8 @@ pub enum Act {
     Faults(Vec<Rule>),
     /// Shepherd is killed a moment after this minute's block, and started again.
     Kill,
-    /// The node goes away and comes back.
-    RestartNode,
+    /// The node goes away and comes back, as far as Shepherd can tell.
+    CutLine,
     /// The newest blocks are replaced by others, which hold these transactions by index.
     Reorg(u64, Vec<(Transaction, u64)>),
 }
@@ -549,7 +549,7 @@ fn weather(day: &mut Day) {
         day.line(minute, "kill -9", Act::Kill);
     }
     for minute in [hours(10) + 20, hours(18)] {
-        day.line(minute, "the node goes away and comes back", Act::RestartNode);
+        day.line(minute, "the node goes away and comes back", Act::CutLine);
     }
 }
 

@@ -12,6 +12,7 @@
 mod day;
 mod found;
 mod hooks;
+mod line;
 mod replay;
 mod report;
 mod world;
@@ -50,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     println!("e2e: seed {}", arguments.seed);
     let mut world = World::start(&arguments.shepherd, arguments.seed).await?;
-    let day = day::script(world.anvil(), &world.cow, &world.users.clone()).await?;
+    let day = day::script(&world.anvil, &world.cow, &world.users.clone()).await?;
     world.configure(&|module| day::configuration(&day, module)).await?;
     upload(&world, day::RICH_APP_DATA).await?;
     world.start_shepherd()?;
@@ -84,7 +85,7 @@ async fn live(world: &mut World, day: &Day, found: &mut Found) -> anyhow::Result
             match act {
                 Act::Send(more) => transactions.extend(more.iter().cloned()),
                 Act::Weth(owner, value) => {
-                    world.cow.set_weth_balance(world.anvil(), owner.address, *value).await?;
+                    world.cow.set_weth_balance(&world.anvil, owner.address, *value).await?;
                 }
                 Act::Faults(rules) => {
                     world.orderbook.set_rules(rules.clone())?;
@@ -92,8 +93,8 @@ async fn live(world: &mut World, day: &Day, found: &mut Found) -> anyhow::Result
                         rule.rate == 1.0 && rule.first_attempts.is_none() && rule.times.is_none()
                     });
                 }
-                Act::RestartNode => world.restart_node().await?,
-                Act::Reorg(depth, again) => world.anvil().reorg_with(*depth, again).await?,
+                Act::CutLine => world.cut_line().await?,
+                Act::Reorg(depth, again) => world.anvil.reorg_with(*depth, again).await?,
                 Act::Kill => (),
             }
         }

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use alloy_primitives::Address;
@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use shepherd_devnet::{
-    Anvil, Options, Process, Signal, Transaction,
+    Anvil, Process, Signal, Transaction,
     cow::{self, Cow},
 };
 use shepherd_orderbook::{ChainConfig, Clock, Config, Orderbook};
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
-use crate::hooks::Hooks;
+use crate::{hooks::Hooks, line::Line};
 
 /// How long Shepherd may take to have done everything about a block. After an outage its sender
 /// may wait half a minute before it tries again.
@@ -41,8 +41,10 @@ pub const MODULES: [&str; 5] =
 
 /// What runs.
 pub struct World {
-    /// The node, unless it is down.
-    anvil: Option<Anvil>,
+    /// The node.
+    pub anvil: Anvil,
+    /// Shepherd's way to it.
+    line: Line,
     /// The contracts on it.
     pub cow: Cow,
     /// The orderbook.
@@ -66,10 +68,7 @@ struct Shepherd {
 impl World {
     /// Starts everything but Shepherd, on a chain that has just begun.
     pub async fn start(binary: &Path, seed: u64) -> anyhow::Result<World> {
-        // Told, so that the node has the same first block whenever it is started again.
-        let genesis_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-        let options = Options { genesis_time: Some(genesis_time), ..Cow::options() };
-        let anvil = Anvil::start(options).await?;
+        let anvil = Anvil::start(Cow::options()).await?;
         let cow = Cow::deploy(&anvil).await?;
         anvil.set_code(FOREIGN_ETH_FLOW, anvil.code(cow::ETH_FLOW).await?).await?;
         let chain = ChainConfig {
@@ -86,7 +85,8 @@ impl World {
         let binary = fs::canonicalize(binary).context("finding the binary")?;
         let users = anvil.accounts()[1..4].to_vec();
         Ok(World {
-            anvil: Some(anvil),
+            line: Line::to(anvil.port()).await?,
+            anvil,
             cow,
             orderbook,
             hooks: Hooks::start().await?,
@@ -95,11 +95,6 @@ impl World {
             http: reqwest::Client::builder().no_proxy().build()?,
             rng: StdRng::seed_from_u64(seed),
         })
-    }
-
-    /// The node.
-    pub fn anvil(&self) -> &Anvil {
-        self.anvil.as_ref().expect("the script touches the node only while it is up")
     }
 
     /// Where Shepherd keeps its data and its log.
@@ -111,8 +106,8 @@ impl World {
     ///
     /// It begins at the newest block: what came before is how the devnet was made.
     pub async fn configure(&self, modules: &dyn Fn(&str) -> String) -> anyhow::Result<()> {
-        let start_block = self.anvil().block_number().await?;
-        let (http, ws) = (self.anvil().http_url(), self.anvil().ws_url());
+        let start_block = self.anvil.block_number().await?;
+        let (http, ws) = (self.line.url("http")?, self.line.url("ws")?);
         let (orderbook, hooks) = (self.orderbook.url(), self.hooks.url());
         let mut text = format!(
             r#"data_dir = "data"
@@ -194,24 +189,22 @@ poll_interval = "100ms"
 
     /// Sends transactions and mines them in one block of this time.
     pub async fn block(&self, transactions: &[Transaction], time: u64) -> anyhow::Result<()> {
-        let anvil = self.anvil();
+        let anvil = &self.anvil;
         let sent = anvil.send(transactions).await?;
         anvil.mine_at(time).await?;
         anvil.succeeded(&sent).await?;
         Ok(())
     }
 
-    /// Takes the node away and brings it back on the same port, once Shepherd has noticed.
-    pub async fn restart_node(&mut self) -> anyhow::Result<()> {
-        let anvil = self.anvil.take().context("the node is up")?;
-        let stopped = anvil.stop().await?;
+    /// Takes the node away from Shepherd, and gives it back once Shepherd has noticed.
+    pub async fn cut_line(&mut self) -> anyhow::Result<()> {
+        self.line.cut().await;
         let deadline = Instant::now() + SETTLED_TIME_MAX;
         while self.chain_state().await.as_deref() != Some("waiting") {
             ensure!(Instant::now() < deadline, "Shepherd does not notice that the node is gone");
             sleep(LOOK_PAUSE).await;
         }
-        self.anvil = Some(stopped.start().await?);
-        Ok(())
+        self.line.mend().await
     }
 
     async fn chain_state(&self) -> Option<String> {
@@ -221,7 +214,7 @@ poll_interval = "100ms"
 
     /// Returns when Shepherd has passed the node's head and nothing waits in its outboxes.
     pub async fn settled(&mut self) -> anyhow::Result<()> {
-        let head = self.anvil().head().await?.hash.to_string();
+        let head = self.anvil.head().await?.hash.to_string();
         let deadline = Instant::now() + SETTLED_TIME_MAX;
         loop {
             if let Some(status) = self.shepherd.process.as_ref().and_then(Process::status) {
