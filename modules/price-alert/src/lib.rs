@@ -167,7 +167,7 @@ fn body(chain_id: u64, header: &Header, alert: &Alert, round: &Round) -> Value {
 #[cfg(test)]
 mod tests {
     use shepherd_sdk::{
-        Answer, EffectKey, EffectResult, I256, RevertInput, U256,
+        Answer, EffectKey, EffectResult, I256, Outcome, RevertInput, U256,
         abi::Aggregator::{decimalsCall, latestRoundDataCall, latestRoundDataReturn},
         alloy_sol_types::SolCall,
         serde_json,
