@@ -153,7 +153,7 @@ impl Feed {
         age_max: Duration,
     ) -> (Feed, Option<(Level, String)>) {
         let (feed, line) = match round {
-            Err(error) => (Feed::Broken, (Level::Warn, error.to_string())),
+            Err(error) => (Feed::Broken, (Level::Warn, format!("is of no use: {error}"))),
             Ok(round) if round.is_stale(now, age_max) => {
                 let (age, age_max) = (round.age(now).as_secs(), age_max.as_secs());
                 let line = format!("last reported {age} s ago, at most {age_max} s count");
@@ -268,7 +268,7 @@ mod tests {
             let level = if feed == Feed::Fresh { Level::Info } else { Level::Warn };
             assert!(news.is_none_or(|(of, _)| of == level));
         };
-        let malformed = FeedError::Malformed.to_string();
+        let malformed = format!("is of no use: {}", FeedError::Malformed);
         for before in Feed::ALL {
             let news = |after: Feed, line| Some(line).filter(|_| before != after);
             let stale = "last reported 61 s ago, at most 60 s count";
