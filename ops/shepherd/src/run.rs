@@ -12,7 +12,7 @@
 //! on it. Stored data that cannot be trusted ends the process.
 
 use std::{
-    io, thread,
+    io,
     time::{Duration, Instant},
 };
 
@@ -49,9 +49,6 @@ use crate::{
 /// A step commits in milliseconds and a dropped one is done again; half a minute is what service
 /// managers wait before they kill.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// What the last steps of an ended shutdown may take: closing the store, writing a message.
-const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A signal this soon after the first one is the same request.
 ///
@@ -103,7 +100,6 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
 
     let asked = Instant::now();
-    end_anyhow();
     let ending = async {
         let mut ended = Ok(());
         shutdown.work.cancel();
@@ -126,21 +122,6 @@ async fn serve(config: Config) -> Result<(), Failure> {
     outcome.and(ended)?;
     info!("stopped");
     Ok(())
-}
-
-/// Ends the process when its shutdown has not, whatever holds it up.
-///
-/// The limits of a shutdown are futures, and a destructor that blocks lets no future have its turn:
-/// once in some eighty stops a process was still there two minutes later. It is a thread of its own
-/// that ends it, without destructors, as after a failed write: the next start goes on from what was
-/// committed.
-fn end_anyhow() {
-    thread::spawn(|| {
-        thread::sleep(SHUTDOWN_TIME_MAX + CLOSING_TIME_MAX);
-        eprintln!("{}", cut_short("something does not close"));
-        // SAFETY: it does not return, and nothing after it is relied on.
-        unsafe { libc::_exit(Code::CutShort as i32) }
-    });
 }
 
 fn cut_short(reason: &str) -> Problem {

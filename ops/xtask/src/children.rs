@@ -57,6 +57,14 @@ impl Signals {
     }
 }
 
+impl Drop for Signals {
+    /// Lets Ctrl-C end things again. What a thread blocks is inherited by whatever it starts next.
+    fn drop(&mut self) {
+        // SAFETY: the set is valid, and the thread's mask is ours.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &self.0, ptr::null_mut()) };
+    }
+}
+
 /// A program we start. It is told to terminate when we are gone, whatever ended us.
 pub struct Program {
     name: String,
