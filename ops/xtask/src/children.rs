@@ -26,7 +26,7 @@ pub enum Event {
 pub struct Signals(libc::sigset_t);
 
 impl Signals {
-    /// From here on Ctrl-C ends nothing by itself. Called before any child is started.
+    /// Until this is dropped Ctrl-C ends nothing by itself. Called before any child is started.
     pub fn take_over() -> anyhow::Result<Signals> {
         // SAFETY: a signal set is plain data, made valid by `sigemptyset`; the calls write to
         // it alone, and the thread's mask is ours.
@@ -179,7 +179,17 @@ mod tests {
 
     use super::*;
 
-    /// One test, because the thread's signals stay taken over.
+    #[test]
+    fn what_is_started_after_signals_were_given_back_hears_them() {
+        drop(Signals::take_over().expect("a process may block signals"));
+        let mut child = Command::new("sleep").arg("30").spawn().expect("sleep is there");
+        let id = libc::pid_t::try_from(child.id()).expect("an id fits");
+        // SAFETY: `kill` touches no memory of ours, and the child is not reaped yet.
+        assert_eq!(unsafe { libc::kill(id, libc::SIGTERM) }, 0);
+        let status = child.wait().expect("it is our child");
+        assert_eq!(status.signal(), Some(libc::SIGTERM));
+    }
+
     #[test]
     fn a_program_hears_ctrl_c_though_we_do_not_and_leaves_nothing_behind() {
         let signals = Signals::take_over().expect("a process may block signals");

@@ -213,7 +213,6 @@ mod tests {
 
     use super::*;
 
-    /// One test, because the thread's signals stay taken over.
     #[test]
     fn a_shell_remembers_and_a_terminal_stays() -> anyhow::Result<()> {
         let folder = std::env::temp_dir().join(format!("tutorial-shell-{}", std::process::id()));
