@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shepherd-log", &[]),
     ("shepherd-rpc", &["shepherd-log"]),
     ("shepherd-ingest", &["shepherd-log", "shepherd-rpc"]),
+    ("shepherd-exchange", &["shepherd-log", "shepherd-rpc", "shepherd-ingest"]),
     ("shepherd-host", &["shepherd-log"]),
     ("shepherd-dispatch", &["shepherd-log", "shepherd-host", "shepherd-rpc"]),
     ("shepherd-admin", &["shepherd-log", "shepherd-host", "shepherd-dispatch"]),
@@ -38,6 +39,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     // The stand-in for the orderbook is a server by nature, and the scripted day receives webhooks;
     // of Shepherd itself, admin alone speaks HTTP to people.
     ("axum", &["shepherd-admin", "shepherd-orderbook", "shepherd-e2e"]),
+    ("parquet", &["shepherd-exchange"]),
 ];
 
 /// What no tracked file says: paths of one person's machine, and the hosts of registries,

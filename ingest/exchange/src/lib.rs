@@ -1,0 +1,1 @@
+//! Journals out to Parquet and JSON lines, and in again, verified.

@@ -1,0 +1,1 @@
+//! A JSON-RPC node with a synthetic chain that can be told to lie.
