@@ -5,27 +5,23 @@
 //! moment and a round can be given up anywhere: the next one starts from the journal's head.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant, SystemTime},
 };
 
-use futures::{FutureExt, Stream, StreamExt, stream};
 use shepherd_log::{
-    AppendError, Block, BlockRef, Header, Journal, Offset, ReadError, Record, RecordView,
-    StorageError,
+    AppendError, BlockRef, Header, Journal, Offset, ReadError, Record, RecordView, StorageError,
 };
 use shepherd_rpc::{
     Backoff, ChainMismatch, EndpointId, Heads, Pool, PoolError, Throttle, in_words,
 };
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ChainState, ChainStatus, Config, FetchError, Link, Metrics,
-    fetch::{Asked, BadAnswer, Fetched, Fetcher, blocking, finished},
+    fetch::{Asked, BadAnswer, Fetched, Fetcher, blocking},
+    fill::FIRST_FETCH_BLOCKS,
     fork::{Walk, walk},
     link,
     metrics::ChainMetrics,
@@ -85,19 +81,6 @@ pub enum ReorgLimit {
     JournalStart,
 }
 
-/// JSON per fetch that the batch size aims at while filling a gap.
-///
-/// Large enough that round trips do not matter, and small enough that the fetches under way,
-/// their answers and the blocks decoded from them together stay in the tens of megabytes.
-const FETCH_BYTES_AIM: usize = 2 << 20;
-
-/// Blocks of the first fetch, while the size of the chain's blocks is unknown.
-const FIRST_FETCH_BLOCKS: usize = 8;
-
-/// A gap up to this many blocks is everyday: polls are further apart than blocks, or a wake-up
-/// came late. A larger one is called catching up.
-const EVERYDAY_GAP_BLOCKS: u64 = 16;
-
 /// Failures in a row after which an endpoint that lacks a block is held responsible. Before that
 /// it is more likely that the block was abandoned, or is only just spreading.
 const ABSENT_PATIENCE: u32 = 3;
@@ -151,17 +134,17 @@ pub async fn follow(
     outcome
 }
 
-struct Follower {
-    journal: Journal,
-    fetcher: Fetcher,
-    config: Config,
+pub(crate) struct Follower {
+    pub(crate) journal: Journal,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) config: Config,
     status: watch::Sender<ChainStatus>,
     metrics: ChainMetrics,
-    shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     /// `None` until the first block is journaled.
-    head: Option<Head>,
+    pub(crate) head: Option<Head>,
     /// Blocks in the next fetch of a gap.
-    fetch_blocks: Arc<AtomicUsize>,
+    pub(crate) fetch_blocks: Arc<AtomicUsize>,
     /// How long to wait for an announcement before looking all the same.
     patience: Duration,
     backoff: Backoff,
@@ -169,7 +152,7 @@ struct Follower {
 }
 
 /// How a round ended.
-enum Round {
+pub(crate) enum Round {
     /// The journal moved; there may be more.
     Moved,
     /// The journal is where the node is, or the node is behind it.
@@ -179,7 +162,7 @@ enum Round {
 }
 
 /// Why a round was given up.
-enum Interrupted {
+pub(crate) enum Interrupted {
     Shutdown,
     /// To be tried again.
     Fetch(FetchError),
@@ -276,82 +259,8 @@ impl Follower {
         Ok(Round::Moved)
     }
 
-    /// Appends the canonical blocks from one height to another, both included. When one does not
-    /// follow the one before it, the chain changed meanwhile, and that is seen to instead.
-    async fn fill(&mut self, first: u64, last: u64) -> Result<Round, Interrupted> {
-        if EVERYDAY_GAP_BLOCKS < last - first {
-            self.report(ChainState::CatchingUp);
-        }
-        let mut fetches = self.fetches(first, last);
-        let mut pending = Pending::default();
-        loop {
-            let arrived = match fetches.next().now_or_never() {
-                Some(arrived) if !self.shutdown.is_cancelled() => arrived,
-                Some(_) => return Err(Interrupted::Shutdown),
-                None => {
-                    // The next blocks are still on their way: make those durable that are here.
-                    self.append(&mut pending).await?;
-                    self.unless_shutdown(fetches.next()).await?
-                }
-            };
-            let Some(arrived) = arrived else { break };
-            let fetched = match arrived {
-                Ok(fetched) => fetched,
-                Err(error) => {
-                    self.append(&mut pending).await?;
-                    return Err(error.into());
-                }
-            };
-            let size = self.fetch_blocks.load(Ordering::Relaxed);
-            let blocks = fetched.value.len();
-            let size = next_size(size, fetched.json_bytes, blocks, self.config.batch_blocks_max);
-            self.fetch_blocks.store(size, Ordering::Relaxed);
-            for block in fetched.value {
-                if let Some(head) = pending.head.or(self.head) {
-                    if link(head.this, &block.header) != Link::Extends {
-                        drop(fetches);
-                        self.append(&mut pending).await?;
-                        return self.switch_to(block.header.this).await;
-                    }
-                    self.check_time(&block.header, fetched.from, head.timestamp)?;
-                }
-                if !pending.has_room_for(&block, self.config.batch_blocks_max) {
-                    self.append(&mut pending).await?;
-                }
-                pending.push(block);
-            }
-        }
-        self.append(&mut pending).await?;
-        Ok(Round::Moved)
-    }
-
-    /// The blocks from one height to another, both included: in order, with several fetches
-    /// under way. Each is a task, so that it goes on while an append is waited for.
-    fn fetches(
-        &self,
-        first: u64,
-        last: u64,
-    ) -> impl Stream<Item = Result<Fetched<Vec<Block>>, FetchError>> + Unpin + use<> {
-        let fetcher = self.fetcher.clone();
-        let fetch_blocks = self.fetch_blocks.clone();
-        let mut next = first;
-        let ranges = std::iter::from_fn(move || {
-            let start = next;
-            let blocks = fetch_blocks.load(Ordering::Relaxed) as u64;
-            next = (start + blocks).min(last + 1);
-            (start < next).then_some(start..next)
-        });
-        stream::iter(ranges)
-            .map(move |range| {
-                let fetcher = fetcher.clone();
-                let fetch = async move { fetcher.range(range).await };
-                AbortOnDropHandle::new(tokio::spawn(fetch)).then(finished)
-            })
-            .buffered(self.config.fetch_parallel)
-    }
-
     /// Goes over to the branch of a block that was found while filling a gap.
-    async fn switch_to(&mut self, theirs: BlockRef) -> Result<Round, Interrupted> {
+    pub(crate) async fn switch_to(&mut self, theirs: BlockRef) -> Result<Round, Interrupted> {
         let head = self.head.expect("what does not extend a block comes after a block");
         let theirs = self.unless_shutdown(self.fetcher.block(theirs)).await??;
         self.switch(head, theirs).await
@@ -429,7 +338,7 @@ impl Follower {
 
     /// Makes pending records durable, at the tail wherever it is: records of other kinds may come
     /// in between, and the journal itself makes sure that ours still follow their parent.
-    async fn append(&mut self, pending: &mut Pending) -> Result<(), FollowError> {
+    pub(crate) async fn append(&mut self, pending: &mut Pending) -> Result<(), FollowError> {
         let Pending { mut records, head, blocks, logs, .. } = std::mem::take(pending);
         if records.is_empty() {
             return Ok(());
@@ -495,7 +404,7 @@ impl Follower {
         wait.max(retry_in)
     }
 
-    fn check_time(
+    pub(crate) fn check_time(
         &self,
         header: &Header,
         from: EndpointId,
@@ -506,7 +415,10 @@ impl Follower {
         })
     }
 
-    async fn unless_shutdown<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    pub(crate) async fn unless_shutdown<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Interrupted> {
         self.shutdown.run_until_cancelled(work).await.ok_or(Interrupted::Shutdown)
     }
 
@@ -552,7 +464,7 @@ impl Follower {
         self.status.send_modify(|status| status.head = Some(head));
     }
 
-    fn report(&self, state: ChainState) {
+    pub(crate) fn report(&self, state: ChainState) {
         self.status.send_if_modified(|status| {
             if status.state == state {
                 return false;
@@ -566,13 +478,6 @@ impl Follower {
             true
         });
     }
-}
-
-/// Blocks of the next fetch: as many as make up the JSON we aim at, if they are as large as the
-/// last ones were, but never more than twice as many as before.
-fn next_size(size: usize, json_bytes: usize, blocks: usize, blocks_max: usize) -> usize {
-    let block_bytes = json_bytes / blocks.max(1);
-    (FETCH_BYTES_AIM / block_bytes.max(1)).min(2 * size).clamp(1, blocks_max)
 }
 
 /// How long to wait for the next announcement.
@@ -611,20 +516,6 @@ mod tests {
         assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000]);
         let impatient = Duration::from_millis(20);
         assert_eq!(patience(impatient, true, impatient), impatient);
-    }
-
-    #[test]
-    fn fetches_aim_at_their_size_and_grow_at_most_twofold() {
-        check(8, (0, 8), 16);
-        check(8, (8 * 1000, 8), 16);
-        check(64, (64 * 1000, 64), 100);
-        check(100, (100 * 100_000, 100), 20);
-        check(100, (100 * FETCH_BYTES_AIM, 100), 1);
-        check(1, (0, 0), 2);
-    }
-
-    fn check(size: usize, (json_bytes, blocks): (usize, usize), expected: usize) {
-        assert_eq!(next_size(size, json_bytes, blocks, 100), expected);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 mod check;
 mod config;
 mod fetch;
+mod fill;
 mod follow;
 mod fork;
 mod link;
