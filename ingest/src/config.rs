@@ -5,12 +5,19 @@ use std::{str::FromStr, time::Duration};
 /// How a chain is followed.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The first block of an empty journal. A journal that holds blocks goes on after its head.
-    pub start_block: u64,
+    /// Where an empty journal begins. A journal that holds blocks goes on after its head.
+    pub start: Start,
     /// Most blocks that a reorg may abandon before the chain stops.
     pub reorg_depth_max: u64,
     /// How much of what endpoints say is checked.
     pub trust: Trust,
+    /// How the logs of a block are numbered.
+    pub log_indexes: LogIndexes,
+    /// When a block is final. A reorg that would abandon a final block stops the chain.
+    pub finality: Finality,
+    /// How many endpoints must name the same block before it is journaled. At one, the endpoint
+    /// that is asked decides alone; more than there are endpoints is never reached.
+    pub quorum: usize,
     /// How often to look for a new head when nobody announces one.
     pub poll_interval: Duration,
     /// Fetches under way at once while filling a gap, one at least. Each holds one batch of
@@ -27,9 +34,12 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            start_block: 0,
+            start: Start::Block(0),
             reorg_depth_max: 64,
             trust: Trust::Bloom,
+            log_indexes: LogIndexes::Dense,
+            finality: Finality::Tag,
+            quorum: 1,
             poll_interval: Duration::from_secs(2),
             fetch_parallel: 4,
             batch_blocks_max: 100,
@@ -37,6 +47,19 @@ impl Default for Config {
             retry_max: Duration::from_secs(15),
         }
     }
+}
+
+/// The first block of an empty journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The block of this number.
+    Block(u64),
+    /// The newest block at the time of the first start.
+    Latest,
+    /// The first block that is not older than this at the time of the first start.
+    Ago(Duration),
+    /// The first block that is not older than this Unix time in seconds.
+    At(u64),
 }
 
 /// How much of what endpoints say is checked. Data that fails is never journaled.
@@ -48,18 +71,46 @@ pub enum Trust {
     /// finds missing logs unless another log of the block has the same address and topics.
     #[default]
     Bloom,
+    /// Also that the receipts, which the logs are taken from, hash to the header's receipts root.
+    /// Nothing an endpoint says about a block can differ from what the block's hash commits to.
+    Receipts,
+}
+
+impl Trust {
+    /// Whether headers must hash to the hash they came with. Then a block vouches for all its
+    /// ancestors.
+    pub fn checks_hashes(self) -> bool {
+        match self {
+            Trust::Link => false,
+            Trust::Bloom | Trust::Receipts => true,
+        }
+    }
+}
+
+/// How the logs of a block are numbered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogIndexes {
+    /// 0, 1, 2 and so on, as Ethereum's clients do. Finds a log that is missing before another.
+    #[default]
+    Dense,
+    /// Each higher than the one before it: for chains that number logs nobody is shown.
+    Rising,
+}
+
+/// When a block is final.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Finality {
+    /// When the chain says so: up to the block that endpoints call `finalized`.
+    #[default]
+    Tag,
+    /// When this many blocks have followed it.
+    Depth(u64),
 }
 
 /// Text that is not a trust level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidTrust {
-    /// A level that will exist.
-    #[error("trust level `receipts` is not available yet; `bloom` is the strictest there is")]
-    NotYet,
-    /// A level that will not.
-    #[error("`{0}` is not a trust level: use `link` or `bloom`")]
-    Unknown(String),
-}
+#[error("`{0}` is not a trust level: use `link`, `bloom` or `receipts`")]
+pub struct InvalidTrust(String);
 
 impl FromStr for Trust {
     type Err = InvalidTrust;
@@ -68,8 +119,8 @@ impl FromStr for Trust {
         match text {
             "link" => Ok(Trust::Link),
             "bloom" => Ok(Trust::Bloom),
-            "receipts" => Err(InvalidTrust::NotYet),
-            _ => Err(InvalidTrust::Unknown(text.to_owned())),
+            "receipts" => Ok(Trust::Receipts),
+            _ => Err(InvalidTrust(text.to_owned())),
         }
     }
 }
@@ -82,7 +133,7 @@ mod tests {
     fn trust_levels_have_names() {
         assert_eq!("link".parse(), Ok(Trust::Link));
         assert_eq!("bloom".parse(), Ok(Trust::Bloom));
-        assert_eq!("receipts".parse::<Trust>(), Err(InvalidTrust::NotYet));
-        assert_eq!("Bloom".parse::<Trust>(), Err(InvalidTrust::Unknown("Bloom".to_owned())));
+        assert_eq!("receipts".parse(), Ok(Trust::Receipts));
+        assert_eq!("Bloom".parse::<Trust>(), Err(InvalidTrust("Bloom".to_owned())));
     }
 }

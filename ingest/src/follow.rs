@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ChainState, ChainStatus, Config, FetchError, Link, Metrics,
+    ChainState, ChainStatus, Config, FetchError, Link, Metrics, Start,
     fetch::{Asked, BadAnswer, Fetched, Fetcher, blocking},
     fill::FIRST_FETCH_BLOCKS,
     fork::{Walk, walk},
@@ -201,7 +201,7 @@ impl Follower {
                 }
                 Ok(Round::BeforeStart) => {
                     self.backoff.reset();
-                    let start = self.config.start_block;
+                    let start = self.start_block();
                     let reason = format!("the chain has not reached start_block {start}");
                     self.report(ChainState::Waiting { reason });
                     self.next_head(&mut heads).await;
@@ -225,6 +225,16 @@ impl Follower {
         Ok(())
     }
 
+    /// Where an empty journal begins.
+    fn start_block(&self) -> u64 {
+        match self.config.start {
+            Start::Block(number) => number,
+            Start::Latest | Start::Ago(_) | Start::At(_) => {
+                unreachable!("resolved to a block before the chain is followed")
+            }
+        }
+    }
+
     /// Looks at the newest block and does what it calls for.
     async fn round(&mut self) -> Result<Round, Interrupted> {
         let latest = self.unless_shutdown(self.fetcher.latest()).await??;
@@ -232,10 +242,11 @@ impl Follower {
         self.status.send_modify(|status| status.node_head = Some(node_head));
         self.metrics.node_head.set(node_head.number as i64);
         let Some(head) = self.head else {
-            if node_head.number < self.config.start_block {
+            let start = self.start_block();
+            if node_head.number < start {
                 return Ok(Round::BeforeStart);
             }
-            return self.fill(self.config.start_block, node_head.number).await;
+            return self.fill(start, node_head.number).await;
         };
         match link(head.this, &latest.value.header) {
             Link::Same => Ok(Round::UpToDate),

@@ -25,7 +25,7 @@ mod verify;
 mod wire;
 
 pub use check::{ChainCheck, check_chain};
-pub use config::{Config, InvalidTrust, Trust};
+pub use config::{Config, Finality, InvalidTrust, LogIndexes, Start, Trust};
 pub use fetch::{Asked, BadAnswer, FetchError};
 pub use follow::{FollowError, ReorgLimit, follow};
 pub use link::{Link, link};

@@ -120,7 +120,7 @@ impl VerifiedHeader {
     pub(crate) fn has_no_logs(&self, trust: Trust) -> bool {
         match trust {
             Trust::Link => false,
-            Trust::Bloom => self.bloom.is_zero(),
+            Trust::Bloom | Trust::Receipts => self.bloom.is_zero(),
         }
     }
 }
@@ -130,13 +130,10 @@ pub(crate) fn header(wire: WireHeader, trust: Trust) -> Result<VerifiedHeader, M
     let mut rlp = Vec::with_capacity(wire.consensus.length());
     wire.consensus.encode(&mut rlp);
     let claimed = wire.hash;
-    match trust {
-        Trust::Link => (),
-        Trust::Bloom => {
-            let computed = keccak256(&rlp);
-            if computed != claimed {
-                return Err(Mismatch::HeaderHash { claimed, computed });
-            }
+    if trust.checks_hashes() {
+        let computed = keccak256(&rlp);
+        if computed != claimed {
+            return Err(Mismatch::HeaderHash { claimed, computed });
         }
     }
     Ok(VerifiedHeader {
@@ -216,22 +213,21 @@ pub(crate) fn block(
         previous = Some(log.index);
         logs.push(log);
     }
-    match trust {
-        Trust::Link => (),
-        Trust::Bloom if logs.is_empty() && !bloom.is_zero() => return Err(Mismatch::NoLogs),
-        Trust::Bloom if hashes.bloom_of(&logs) != bloom => {
+    if trust.checks_hashes() {
+        if logs.is_empty() && !bloom.is_zero() {
+            return Err(Mismatch::NoLogs);
+        }
+        if hashes.bloom_of(&logs) != bloom {
             return Err(Mismatch::Bloom { logs: logs.len() });
         }
-        Trust::Bloom => (),
     }
     Ok(Block { header, logs })
 }
 
 /// Checks a block that was journaled at some trust level again, from its stored bytes alone.
 pub fn stored(block: &BlockView<'_>, trust: Trust) -> Result<(), Mismatch> {
-    match trust {
-        Trust::Link => return Ok(()),
-        Trust::Bloom => (),
+    if !trust.checks_hashes() {
+        return Ok(());
     }
     let claimed = block.this.hash;
     let computed = keccak256(block.rlp);

@@ -10,7 +10,7 @@ use common::{Disk, Following, config, pool};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use scripted::{Nasty, Node};
 use serde_json::json;
-use shepherd_ingest::{Config, FollowError, ReorgLimit, Trust, check_chain};
+use shepherd_ingest::{Config, FollowError, ReorgLimit, Start, Trust, check_chain};
 use shepherd_log::BlockRef;
 use shepherd_rpc::ChainMismatch;
 
@@ -32,7 +32,7 @@ async fn a_first_start_journals_from_the_start_block_and_a_restart_goes_on() {
     let node = Node::start(CHAIN_ID).await;
     node.extend(300, 3);
     let pool = pool(CHAIN_ID, &[&node.url()]);
-    let config = Config { start_block: 17, ..config() };
+    let config = Config { start: Start::Block(17), ..config() };
 
     let disk = Disk::new(CHAIN_ID);
     let mut following = Following::start(&disk, &pool, config.clone());
@@ -72,7 +72,7 @@ async fn new_blocks_are_journaled_as_they_come() {
 async fn a_chain_that_has_not_reached_the_start_block_is_waited_for() {
     let node = Node::start(CHAIN_ID).await;
     let disk = Disk::new(CHAIN_ID);
-    let config = Config { start_block: 3, ..config() };
+    let config = Config { start: Start::Block(3), ..config() };
     let mut following = Following::start(&disk, &pool(CHAIN_ID, &[&node.url()]), config);
     following.until_waiting("start_block 3").await;
     node.extend(3, 1);
@@ -207,7 +207,7 @@ async fn a_reorg_that_begins_before_the_journal_stops_the_chain() {
     let node = Node::start(CHAIN_ID).await;
     node.extend(20, 1);
     let disk = Disk::new(CHAIN_ID);
-    let config = Config { start_block: 18, ..config() };
+    let config = Config { start: Start::Block(18), ..config() };
     let following = Following::start(&disk, &pool(CHAIN_ID, &[&node.url()]), config);
     disk.until_head(node.head().hash).await;
     node.reorg(5, 1);

@@ -25,7 +25,7 @@ use reader::{Reader, Section, Wrong, boolean, expected, number, parsed, string};
 use serde::de::DeserializeOwned;
 use shepherd_dispatch::Limits;
 use shepherd_host::{Overrides, Sha256};
-use shepherd_ingest::Trust;
+use shepherd_ingest::{Start, Trust};
 use shepherd_log::ChainName;
 use shepherd_rpc::{InvalidEndpoint, Redacted};
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -341,7 +341,7 @@ fn read_chain(
         chain_id: chain_id?,
         endpoints: endpoints?,
         follow: shepherd_ingest::Config {
-            start_block: start_block?,
+            start: Start::Block(start_block?),
             reorg_depth_max: reorg_depth_max.unwrap_or(defaults.reorg_depth_max),
             trust: trust.unwrap_or(defaults.trust),
             poll_interval: poll_interval.unwrap_or(defaults.poll_interval),
@@ -623,7 +623,7 @@ config = {{ tokens = ['0x01'] }}
         assert_eq!(config.data_dir, Path::new("etc/data"));
         assert_eq!(config.admin.listen.to_string(), "127.0.0.1:7878");
         let [chain] = &config.chains[..] else { panic!("one chain") };
-        assert_eq!((chain.chain_id, chain.follow.start_block), (31337, 0));
+        assert_eq!((chain.chain_id, chain.follow.start), (31337, Start::Block(0)));
         assert_eq!((chain.follow.reorg_depth_max, chain.follow.trust), (64, Trust::Bloom));
         let key_expanded = "http://127.0.0.1:8545/sesame".parse::<Redacted>();
         assert_eq!(Ok(&chain.endpoints[0]), key_expanded.as_ref());
