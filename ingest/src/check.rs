@@ -18,7 +18,7 @@ pub struct ChainCheck {
 /// Asks every endpoint who it is, then tries to ingest the newest block without keeping it.
 pub async fn check_chain(pool: &Pool, config: &Config) -> ChainCheck {
     let endpoints = pool.check().await;
-    let fetcher = Fetcher { pool: pool.clone(), trust: config.trust };
+    let fetcher = Fetcher { pool: pool.clone(), checks: config.checks() };
     ChainCheck { endpoints, sample: sample(&fetcher).await }
 }
 

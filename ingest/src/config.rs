@@ -49,6 +49,22 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// What each block is held to before it is journaled.
+    pub fn checks(&self) -> Checks {
+        Checks { trust: self.trust, log_indexes: self.log_indexes }
+    }
+}
+
+/// What each block is held to before it is journaled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// How much of what was said is compared with what follows from its bytes.
+    pub trust: Trust,
+    /// How the logs of a block are numbered.
+    pub log_indexes: LogIndexes,
+}
+
 /// The first block of an empty journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

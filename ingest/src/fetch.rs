@@ -12,7 +12,7 @@ use shepherd_rpc::{Answer, Call, EndpointId, Pool, PoolError, RpcError};
 use tokio::task::JoinError;
 
 use crate::{
-    Mismatch, Trust,
+    Checks, Mismatch, Trust,
     verify::{self, BloomHashes, VerifiedHeader},
     wire,
 };
@@ -91,7 +91,7 @@ pub(crate) struct Fetched<T> {
 #[derive(Clone)]
 pub(crate) struct Fetcher {
     pub(crate) pool: Pool,
-    pub(crate) trust: Trust,
+    pub(crate) checks: Checks,
 }
 
 impl Fetcher {
@@ -125,7 +125,7 @@ impl Fetcher {
             .map(|number| header_call("eth_getBlockByNumber", json!(format!("{number:#x}"))))
             .collect();
         let batch = self.pool.batch(&calls).await?;
-        let (from, trust) = (batch.from, self.trust);
+        let (from, trust) = (batch.from, self.checks.trust);
         let header_bytes = json_bytes(&batch.answers);
         let headers = blocking(move || {
             heights
@@ -153,7 +153,8 @@ impl Fetcher {
         &self,
         headers: Vec<VerifiedHeader>,
     ) -> Result<Fetched<Vec<Block>>, FetchError> {
-        let trust = self.trust;
+        let checks = self.checks;
+        let trust = checks.trust;
         let calls: Vec<Call> = headers
             .iter()
             .filter(|header| !header.has_no_logs(trust))
@@ -173,7 +174,7 @@ impl Fetcher {
                         true => None,
                         false => answers.next(),
                     };
-                    read_block(header, answer, trust, &mut hashes)
+                    read_block(header, answer, checks, &mut hashes)
                         .map_err(|source| (asked, Box::new(source)))
                 })
                 .collect::<Result<Vec<_>, _>>()
@@ -198,7 +199,7 @@ impl Fetcher {
         let from = batch.from;
         let json_bytes = json_bytes(&batch.answers);
         let answer = batch.answers.pop().expect("a batch has an answer for each call");
-        let value = read_header(answer, self.trust)
+        let value = read_header(answer, self.checks.trust)
             .map_err(|source| self.bad(from, asked, Box::new(source)))?;
         Ok(Fetched { value, from, json_bytes })
     }
@@ -224,14 +225,14 @@ fn read_header(
 fn read_block(
     header: VerifiedHeader,
     answer: Option<Result<Answer, RpcError>>,
-    trust: Trust,
+    checks: Checks,
     hashes: &mut BloomHashes,
 ) -> Result<Block, BadAnswer> {
     let logs = match answer {
         Some(answer) => wire::logs(&answer?)?,
         None => Vec::new(),
     };
-    Ok(verify::block(header, logs, trust, hashes)?)
+    Ok(verify::block(header, logs, checks, hashes)?)
 }
 
 fn json_bytes(answers: &[Result<Answer, RpcError>]) -> usize {

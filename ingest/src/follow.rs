@@ -109,7 +109,7 @@ pub async fn follow(
     let batch_blocks_max = config.batch_blocks_max.max(1);
     let config = Config { fetch_parallel, batch_blocks_max, ..config };
     let mut follower = Follower {
-        fetcher: Fetcher { pool, trust: config.trust },
+        fetcher: Fetcher { pool, checks: config.checks() },
         metrics: metrics.of_chain(journal.chain().as_str()),
         fetch_blocks: Arc::new(AtomicUsize::new(FIRST_FETCH_BLOCKS.min(config.batch_blocks_max))),
         patience: config.poll_interval,

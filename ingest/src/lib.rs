@@ -25,10 +25,10 @@ mod verify;
 mod wire;
 
 pub use check::{ChainCheck, check_chain};
-pub use config::{Config, Finality, InvalidTrust, LogIndexes, Start, Trust};
+pub use config::{Checks, Config, Finality, InvalidTrust, LogIndexes, Start, Trust};
 pub use fetch::{Asked, BadAnswer, FetchError};
 pub use follow::{FollowError, ReorgLimit, follow};
 pub use link::{Link, link};
 pub use metrics::Metrics;
 pub use status::{ChainState, ChainStatus};
-pub use verify::{Mismatch, stored as verify_stored};
+pub use verify::{Mismatch, owned as verify_block, stored as verify_stored};

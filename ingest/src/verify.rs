@@ -12,7 +12,7 @@ use alloy_primitives::{
 use shepherd_log::{Block, BlockRef, BlockView, Header, Log};
 
 use crate::{
-    Trust,
+    Checks, LogIndexes, Trust,
     wire::{WireHeader, WireLog},
 };
 
@@ -81,7 +81,31 @@ pub enum Mismatch {
         /// The index before.
         previous: u32,
         /// The index after it.
-        index: u64,
+        index: u32,
+    },
+    /// A log that is missing before another.
+    #[error("log index {index} comes where {expected} belongs")]
+    LogMissing {
+        /// The index that should have come.
+        expected: u32,
+        /// The index that came.
+        index: u32,
+    },
+    /// A log of a transaction that comes before that of the log before it.
+    #[error("log {index} is of transaction {transaction}, the one before it of {previous}")]
+    TransactionOrder {
+        /// Its index.
+        index: u32,
+        /// The position of its transaction.
+        transaction: u32,
+        /// The position of the transaction before.
+        previous: u32,
+    },
+    /// Two logs of one transaction that name two transactions.
+    #[error("log {index} names another transaction than the log before it of the same position")]
+    TransactionHash {
+        /// The index of the later one.
+        index: u32,
     },
     /// A log with more topics than the EVM has instructions for.
     #[error("log {index} has {topics} topics")]
@@ -113,6 +137,7 @@ pub enum Mismatch {
 pub(crate) struct VerifiedHeader {
     pub(crate) header: Header,
     pub(crate) bloom: Bloom,
+    pub(crate) receipts_root: B256,
 }
 
 impl VerifiedHeader {
@@ -144,6 +169,7 @@ pub(crate) fn header(wire: WireHeader, trust: Trust) -> Result<VerifiedHeader, M
             rlp: rlp.into(),
         },
         bloom: wire.consensus.logs_bloom,
+        receipts_root: wire.consensus.receipts_root,
     })
 }
 
@@ -202,52 +228,79 @@ impl BloomHashes {
 pub(crate) fn block(
     verified: VerifiedHeader,
     wire: Vec<WireLog>,
-    trust: Trust,
+    checks: Checks,
     hashes: &mut BloomHashes,
 ) -> Result<Block, Mismatch> {
-    let VerifiedHeader { header, bloom } = verified;
-    let mut logs = Vec::with_capacity(wire.len());
-    let mut previous = None;
-    for log in wire {
-        let log = check_log(log, header.this, previous)?;
-        previous = Some(log.index);
-        logs.push(log);
-    }
-    if trust.checks_hashes() {
-        if logs.is_empty() && !bloom.is_zero() {
-            return Err(Mismatch::NoLogs);
-        }
-        if hashes.bloom_of(&logs) != bloom {
-            return Err(Mismatch::Bloom { logs: logs.len() });
-        }
+    let VerifiedHeader { header, bloom, .. } = verified;
+    let logs = block_logs(wire, header.this, checks.log_indexes)?;
+    if checks.trust.checks_hashes() {
+        has_bloom(&logs, &bloom, hashes)?;
     }
     Ok(Block { header, logs })
 }
 
-/// Checks a block that was journaled at some trust level again, from its stored bytes alone.
-pub fn stored(block: &BlockView<'_>, trust: Trust) -> Result<(), Mismatch> {
-    if !trust.checks_hashes() {
-        return Ok(());
+/// Checks that logs say of themselves that they are those of one block, in their order.
+pub(crate) fn block_logs(
+    wire: Vec<WireLog>,
+    block: BlockRef,
+    indexes: LogIndexes,
+) -> Result<Vec<Log>, Mismatch> {
+    let mut logs = Vec::<Log>::with_capacity(wire.len());
+    for log in wire {
+        let log = check_log(log, block)?;
+        follows(logs.last(), &log, indexes)?;
+        logs.push(log);
     }
-    let claimed = block.this.hash;
-    let computed = keccak256(block.rlp);
-    if computed != claimed {
-        return Err(Mismatch::HeaderHash { claimed, computed });
+    Ok(logs)
+}
+
+/// Checks that these logs, no more and no fewer, make up the bloom of their block.
+fn has_bloom(logs: &[Log], bloom: &Bloom, hashes: &mut BloomHashes) -> Result<(), Mismatch> {
+    if logs.is_empty() && !bloom.is_zero() {
+        return Err(Mismatch::NoLogs);
     }
-    let header = alloy::consensus::Header::decode(&mut &*block.rlp)
-        .map_err(|_| Mismatch::HeaderLayout { block: block.this })?;
-    let fields = (header.number, header.parent_hash, header.timestamp);
-    if fields != (block.this.number, block.parent, block.timestamp) {
-        return Err(Mismatch::HeaderFields { block: block.this });
-    }
-    let logs: Vec<Log> = block.logs().map(|log| log.to_log()).collect();
-    if BloomHashes::default().bloom_of(&logs) != header.logs_bloom {
+    if hashes.bloom_of(logs) != *bloom {
         return Err(Mismatch::Bloom { logs: logs.len() });
     }
     Ok(())
 }
 
-fn check_log(wire: WireLog, block: BlockRef, previous: Option<u32>) -> Result<Log, Mismatch> {
+/// Checks a block that was journaled at some trust level again, from its stored bytes alone.
+///
+/// What was compared with other answers cannot be compared again: receipts are not kept, so at
+/// level `receipts` this proves no more than at level `bloom`, and at level `link` only the order
+/// of the logs. How densely a chain numbers its logs is not asked either.
+pub fn stored(block: &BlockView<'_>, trust: Trust) -> Result<(), Mismatch> {
+    owned(&block.to_block(), Checks { trust, log_indexes: LogIndexes::Rising })
+}
+
+/// Checks a block that came with all its parts from elsewhere than an endpoint, such as a file,
+/// as far as its own bytes prove anything: `receipts` is held to no more than `bloom`.
+pub fn owned(block: &Block, checks: Checks) -> Result<(), Mismatch> {
+    let mut previous = None;
+    for log in &block.logs {
+        follows(previous, log, checks.log_indexes)?;
+        previous = Some(log);
+    }
+    if !checks.trust.checks_hashes() {
+        return Ok(());
+    }
+    let Header { this, parent, timestamp, rlp } = &block.header;
+    let computed = keccak256(rlp);
+    if computed != this.hash {
+        return Err(Mismatch::HeaderHash { claimed: this.hash, computed });
+    }
+    let header = alloy::consensus::Header::decode(&mut &rlp[..])
+        .map_err(|_| Mismatch::HeaderLayout { block: *this })?;
+    let fields = (header.number, header.parent_hash, header.timestamp);
+    if fields != (this.number, *parent, *timestamp) {
+        return Err(Mismatch::HeaderFields { block: *this });
+    }
+    has_bloom(&block.logs, &header.logs_bloom, &mut BloomHashes::default())
+}
+
+/// Checks that a log says of itself that it is one of this block.
+fn check_log(wire: WireLog, block: BlockRef) -> Result<Log, Mismatch> {
     let answered = BlockRef { number: wire.block_number.0, hash: wire.block_hash };
     let index = wire.log_index.0;
     if answered != block {
@@ -259,11 +312,6 @@ fn check_log(wire: WireLog, block: BlockRef, previous: Option<u32>) -> Result<Lo
     if wire.topics.len() > 4 {
         return Err(Mismatch::Topics { index, topics: wire.topics.len() });
     }
-    if let Some(previous) = previous
-        && index <= u64::from(previous)
-    {
-        return Err(Mismatch::LogOrder { previous, index });
-    }
     let narrow = |value: u64| u32::try_from(value).map_err(|_| Mismatch::Position { value });
     Ok(Log {
         address: wire.address,
@@ -273,6 +321,34 @@ fn check_log(wire: WireLog, block: BlockRef, previous: Option<u32>) -> Result<Lo
         transaction_index: narrow(wire.transaction_index.0)?,
         transaction_hash: wire.transaction_hash,
     })
+}
+
+/// Checks that a log comes after the one before it in the same block, if any.
+fn follows(previous: Option<&Log>, log: &Log, indexes: LogIndexes) -> Result<(), Mismatch> {
+    let index = log.index;
+    if let Some(previous) = previous
+        && index <= previous.index
+    {
+        return Err(Mismatch::LogOrder { previous: previous.index, index });
+    }
+    let expected = previous.map_or(0, |previous| previous.index + 1);
+    if indexes == LogIndexes::Dense && index != expected {
+        return Err(Mismatch::LogMissing { expected, index });
+    }
+    let Some(previous) = previous else { return Ok(()) };
+    if log.transaction_index < previous.transaction_index {
+        return Err(Mismatch::TransactionOrder {
+            index,
+            transaction: log.transaction_index,
+            previous: previous.transaction_index,
+        });
+    }
+    if log.transaction_index == previous.transaction_index
+        && log.transaction_hash != previous.transaction_hash
+    {
+        return Err(Mismatch::TransactionHash { index });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -312,7 +388,8 @@ mod tests {
     }
 
     fn join(verified: VerifiedHeader, logs: Vec<WireLog>, trust: Trust) -> Result<Block, Mismatch> {
-        block(verified, logs, trust, &mut BloomHashes::default())
+        let checks = Checks { trust, log_indexes: LogIndexes::Dense };
+        block(verified, logs, checks, &mut BloomHashes::default())
     }
 
     #[test]
@@ -356,7 +433,14 @@ mod tests {
         check(|logs| logs[1].block_hash = other.hash, Mismatch::OtherBlocksLog { answered: other });
         check(|logs| logs[1].removed = true, Mismatch::Removed { index: 1 });
         check(|logs| logs[1].log_index = Quantity(0), Mismatch::LogOrder { previous: 0, index: 0 });
-        check(|logs| logs.reverse(), Mismatch::LogOrder { previous: 1, index: 0 });
+        check(|logs| logs.reverse(), Mismatch::LogMissing { expected: 0, index: 1 });
+        check(|logs| drop(logs.remove(0)), Mismatch::LogMissing { expected: 0, index: 1 });
+        let (expected, index) = (1, 2);
+        check(|logs| logs[1].log_index = Quantity(2), Mismatch::LogMissing { expected, index });
+        let earlier = Mismatch::TransactionOrder { index: 1, transaction: 0, previous: 3 };
+        check(|logs| logs[0].transaction_index = Quantity(3), earlier);
+        let other_hash = Mismatch::TransactionHash { index: 1 };
+        check(|logs| logs[1].transaction_hash = B256::repeat_byte(1), other_hash);
         check(
             |logs| logs[0].topics = vec![B256::ZERO; 5],
             Mismatch::Topics { index: 0, topics: 5 },
@@ -381,6 +465,19 @@ mod tests {
         logs[0].block_number = Quantity(8);
         let refused = join(verified, logs, Trust::Link).unwrap_err();
         assert!(matches!(refused, Mismatch::OtherBlocksLog { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_chain_that_numbers_logs_with_gaps_is_held_to_their_order_alone() {
+        let (verified, mut logs) = example();
+        logs[0].log_index = Quantity(3);
+        logs[1].log_index = Quantity(8);
+        let checks = Checks { trust: Trust::Bloom, log_indexes: LogIndexes::Rising };
+        let joined = block(verified.clone(), logs.clone(), checks, &mut BloomHashes::default());
+        assert_eq!(joined.unwrap().logs.len(), 2);
+        logs.reverse();
+        let refused = block(verified, logs, checks, &mut BloomHashes::default());
+        assert_eq!(refused, Err(Mismatch::LogOrder { previous: 8, index: 3 }));
     }
 
     #[test]

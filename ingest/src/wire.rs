@@ -19,7 +19,7 @@ pub(crate) struct WireHeader {
 }
 
 /// A log.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WireLog {
     pub(crate) address: Address,

@@ -349,9 +349,14 @@ fn log(number: u64, salt: u64, index: usize) -> Value {
         "blockNumber": format!("{number:#x}"),
         "logIndex": format!("{index:#x}"),
         "transactionIndex": format!("{:#x}", index / 2),
-        "transactionHash": keccak256([&seed[..], &[3]].concat()),
+        "transactionHash": transaction_hash(number, salt, index / 2),
         "removed": false,
     })
+}
+
+fn transaction_hash(number: u64, salt: u64, index: usize) -> B256 {
+    let position = [number.to_be_bytes(), salt.to_be_bytes(), index.to_be_bytes()].concat();
+    keccak256([&position[..], b"transaction"].concat())
 }
 
 fn bloom(logs: &[Value]) -> Bloom {
