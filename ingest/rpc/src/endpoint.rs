@@ -13,7 +13,8 @@ use std::{
 };
 
 use crate::{
-    Answer, Backoff, Call, ChainMismatch, Failure, Options, Redacted, RpcError, Sighting, Throttle,
+    Answer, Backoff, Call, Capabilities, ChainMismatch, EndpointSpec, Failure, Options, RpcError,
+    Sighting, Throttle,
     http::Http,
     identity::{self, Identity},
     metrics::EndpointMetrics,
@@ -82,6 +83,8 @@ struct Condition {
     session: u64,
     backoff: Backoff,
     distrusted_until: Option<Instant>,
+    /// Blocks behind the others, and until when that counts.
+    lagging: Option<(u64, Instant)>,
     last_failure: Option<(SystemTime, Failure)>,
     warnings: Throttle,
 }
@@ -100,21 +103,26 @@ enum Phase {
 /// is the only one it is asked all the same, for it may be many nodes behind one address.
 const DISTRUST: Duration = Duration::from_secs(60);
 
+/// An endpoint whose head is behind the others' comes after them for this long, unless it is said
+/// to lag again or to have caught up: a few blocks of a slow chain.
+const LAG: Duration = Duration::from_secs(30);
+
 /// An endpoint that fails is spoken of this often while it keeps failing.
 const WARNING_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Endpoint {
     pub(crate) fn new(
         name: String,
-        url: Redacted,
+        spec: EndpointSpec,
         identity: Arc<Identity>,
         options: &Options,
         metrics: EndpointMetrics,
     ) -> Endpoint {
-        let transport = if url.is_websocket() {
-            Transport::Ws(Ws::new(url, options))
+        let batch_calls_max = spec.batch_calls_max.unwrap_or(options.batch_calls_max);
+        let transport = if spec.url.is_websocket() {
+            Transport::Ws(Ws::new(spec.url, options))
         } else {
-            Transport::Http(Http::new(url, options))
+            Transport::Http(Http::new(spec.url, options))
         };
         Endpoint {
             name,
@@ -126,13 +134,14 @@ impl Endpoint {
                 session: 0,
                 backoff: Backoff::new(options.rest_min, options.rest_max),
                 distrusted_until: None,
+                lagging: None,
                 last_failure: None,
                 warnings: Throttle::new(WARNING_INTERVAL),
             }),
             introduction: tokio::sync::Mutex::new(()),
             calls: AtomicU64::new(0),
-            batch_calls: AtomicUsize::new(options.batch_calls_max),
-            batch_calls_max: options.batch_calls_max,
+            batch_calls: AtomicUsize::new(batch_calls_max),
+            batch_calls_max,
         }
     }
 
@@ -200,9 +209,34 @@ impl Endpoint {
         condition.complain(&failure, &self.name, DISTRUST);
     }
 
-    /// Whether others are to be asked first.
+    /// The endpoint's head is behind the others': let them be asked first for a while.
+    pub(crate) fn report_lagging(&self, behind_blocks: u64) {
+        let until = Instant::now() + LAG;
+        self.condition().lagging = (behind_blocks > 0).then_some((behind_blocks, until));
+    }
+
+    /// Whether others are to be asked first because of what it said.
     pub(crate) fn is_distrusted(&self) -> bool {
         self.condition().distrusted().is_some()
+    }
+
+    /// Whether others are to be asked first because of what it does not know yet.
+    pub(crate) fn is_lagging(&self) -> bool {
+        self.condition().lagging.is_some_and(|(_, until)| Instant::now() < until)
+    }
+
+    /// What it is able to do, once it was asked.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        None
+    }
+
+    /// Asks the endpoint who it is before its next use.
+    pub(crate) fn forget(&self) {
+        let mut condition = self.condition();
+        if condition.phase == Phase::Ready {
+            condition.phase = Phase::Unknown;
+            condition.session += 1;
+        }
     }
 
     /// Asks the endpoint who it is unless that is known, and returns the session that holds.
@@ -428,6 +462,7 @@ mod tests {
             session: 3,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(9)),
             distrusted_until: None,
+            lagging: None,
             last_failure: None,
             warnings: Throttle::new(WARNING_INTERVAL),
         };

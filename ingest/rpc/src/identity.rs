@@ -4,7 +4,7 @@
 //! answers under its old address. Both would feed one chain's blocks into another's journal,
 //! so the chain id and the genesis hash are compared at each connect.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard};
 
 use alloy_primitives::{B256, U64};
 use serde::Deserialize;
@@ -35,7 +35,7 @@ pub enum ChainMismatch {
     /// The chain id is right, the first block is not: another network under the same id.
     #[error("the endpoint's genesis block is {endpoint}, this chain's was {seen_before} before")]
     Genesis {
-        /// The hash seen first since the process started.
+        /// The hash the journal remembers, or else the first seen since the process started.
         seen_before: B256,
         /// What the endpoint says now.
         endpoint: B256,
@@ -45,13 +45,13 @@ pub enum ChainMismatch {
 /// What all endpoints of a chain must agree on.
 pub(crate) struct Identity {
     chain_id: u64,
-    /// The first genesis hash seen, for as long as the process lives.
-    genesis: OnceLock<B256>,
+    /// The genesis hash that was given, or else the first seen.
+    genesis: Mutex<Option<B256>>,
 }
 
 impl Identity {
     pub(crate) fn new(chain_id: u64) -> Identity {
-        Identity { chain_id, genesis: OnceLock::new() }
+        Identity { chain_id, genesis: Mutex::new(None) }
     }
 
     pub(crate) fn chain_id(&self) -> u64 {
@@ -60,11 +60,24 @@ impl Identity {
 
     /// Compares an endpoint with those before it. The first one to show its genesis decides.
     pub(crate) fn accept(&self, sighting: &Sighting) -> Result<(), ChainMismatch> {
-        compare(self.chain_id, self.genesis.get().copied(), sighting)?;
-        let Some(genesis) = sighting.genesis else { return Ok(()) };
-        // Between the comparison and here another endpoint may have been the first.
-        let first = *self.genesis.get_or_init(|| genesis);
-        compare(self.chain_id, Some(first), sighting)
+        let mut known = self.known();
+        compare(self.chain_id, *known, sighting)?;
+        *known = known.or(sighting.genesis);
+        Ok(())
+    }
+
+    /// The genesis hash that was given, or else the first seen.
+    pub(crate) fn genesis(&self) -> Option<B256> {
+        *self.known()
+    }
+
+    /// Gives the genesis hash. Says whether endpoints were held against another one so far.
+    pub(crate) fn expect(&self, genesis: B256) -> bool {
+        self.known().replace(genesis).is_some_and(|before| before != genesis)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<B256>> {
+        self.genesis.lock().expect("nothing panics while it holds the genesis")
     }
 }
 

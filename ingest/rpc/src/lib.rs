@@ -10,6 +10,7 @@
 //! after a failure for longer and longer, and is named by scheme and host alone: the rest of
 //! its URL is a secret.
 
+mod capabilities;
 mod endpoint;
 mod failure;
 mod heads;
@@ -20,10 +21,12 @@ mod pace;
 mod pool;
 mod read;
 mod redacted;
+mod spec;
 mod web;
 mod wire;
 mod ws;
 
+pub use capabilities::{ArchiveDepth, Capabilities};
 pub use endpoint::{EndpointState, EndpointStatus};
 pub use failure::{Failure, PoolError, in_words};
 pub use heads::Heads;
@@ -33,5 +36,6 @@ pub use pace::{Backoff, Throttle};
 pub use pool::{Batch, EndpointCheck, EndpointId, Options, Pool};
 pub use read::{CALL_GAS, ChainAnswer, ChainRequest, Meaning, ReadFailed, classify};
 pub use redacted::{InvalidEndpoint, Redacted};
+pub use spec::{Budget, EndpointSpec};
 pub use web::{Web, WebAnswer, WebRequest};
 pub use wire::{Answer, Call, RpcError};

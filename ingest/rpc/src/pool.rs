@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
+
 use crate::{
-    Answer, Call, EndpointStatus, Failure, Heads, Metrics, PoolError, Redacted, RpcError, Sighting,
-    endpoint::Endpoint, heads, identity::Identity,
+    Answer, Call, Capabilities, EndpointSpec, EndpointStatus, Failure, Heads, Metrics, PoolError,
+    Redacted, RpcError, Sighting, endpoint::Endpoint, heads, identity::Identity,
 };
 
 /// Limits of a pool and of each of its endpoints.
@@ -84,11 +86,12 @@ impl Pool {
     /// A pool over these endpoints for the chain of this id.
     ///
     /// Nothing is connected to yet, so nothing can fail yet. Endpoints are tried in the order
-    /// given, WebSocket ones after the others: each call of a batch is a message there.
+    /// of their priorities, and of one priority in the order given, WebSocket ones after the
+    /// others: each call of a batch is a message there.
     pub fn connect(
         chain: &str,
         chain_id: u64,
-        urls: Vec<Redacted>,
+        endpoints: Vec<EndpointSpec>,
         options: Options,
         metrics: &Metrics,
     ) -> Pool {
@@ -96,14 +99,18 @@ impl Pool {
         // provider. It is ring everywhere; an error only says that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let identity = Arc::new(Identity::new(chain_id));
-        let mut named = name(urls);
-        named.sort_by_key(|(_, url)| url.is_websocket());
-        let websockets = named.iter().filter(|(_, url)| url.is_websocket()).cloned().collect();
+        let mut named = name(endpoints);
+        named.sort_by_key(|(_, spec)| (spec.priority, spec.url.is_websocket()));
+        let websockets = named
+            .iter()
+            .filter(|(_, spec)| spec.url.is_websocket())
+            .map(|(name, spec)| (name.clone(), spec.url.clone()))
+            .collect();
         let endpoints = named
             .into_iter()
-            .map(|(name, url)| {
+            .map(|(name, spec)| {
                 let metrics = metrics.of_endpoint(chain, &name);
-                Endpoint::new(name, url, identity.clone(), &options, metrics)
+                Endpoint::new(name, spec, identity.clone(), &options, metrics)
             })
             .collect();
         let chain = chain.to_owned();
@@ -134,9 +141,35 @@ impl Pool {
         Err(self.error(failures))
     }
 
+    /// The genesis block of the chain, as the journal remembers it. Every endpoint is compared
+    /// with it when it is next connected to; one that was accepted under another genesis is
+    /// asked again who it is.
+    pub fn expect_genesis(&self, genesis: B256) {
+        if self.inner.identity.expect(genesis) {
+            self.inner.endpoints.iter().for_each(Endpoint::forget);
+        }
+    }
+
+    /// The genesis block that was expected, or else the one that the first endpoint to show its
+    /// own had.
+    pub fn genesis(&self) -> Option<B256> {
+        self.inner.identity.genesis()
+    }
+
     /// Puts an endpoint last for a while because what it answered did not hold up.
-    pub fn distrust(&self, endpoint: EndpointId, reason: String) {
-        self.inner.endpoints[endpoint.0].distrust(reason);
+    pub fn distrust(&self, endpoint: EndpointId, evidence: String) {
+        self.inner.endpoints[endpoint.0].distrust(evidence);
+    }
+
+    /// Puts an endpoint behind the others for a while because its head is this many blocks behind
+    /// theirs. With 0 it has caught up.
+    pub fn report_lagging(&self, endpoint: EndpointId, behind_blocks: u64) {
+        self.inner.endpoints[endpoint.0].report_lagging(behind_blocks);
+    }
+
+    /// What an endpoint is able to do, once it was asked.
+    pub fn capabilities(&self, endpoint: EndpointId) -> Option<Capabilities> {
+        self.inner.endpoints[endpoint.0].capabilities()
     }
 
     /// The redacted name of an endpoint.
@@ -159,20 +192,26 @@ impl Pool {
         futures::future::join_all(checks).await
     }
 
-    /// How the endpoints are doing, in the order in which they are tried.
+    /// How the endpoints are doing, by priority, and of one priority as they were given,
+    /// WebSocket ones after the others.
     pub fn status(&self) -> Vec<EndpointStatus> {
         self.inner.endpoints.iter().map(Endpoint::status).collect()
     }
 
-    /// The endpoints in the order in which they are tried: as given, but the distrusted last.
-    pub(crate) fn endpoints(&self) -> Vec<EndpointId> {
+    /// All endpoints, in the order in which they would be tried now: by priority, but those that
+    /// lag behind the others, and the distrusted last.
+    pub fn endpoints(&self) -> Vec<EndpointId> {
         let mut ids: Vec<EndpointId> = (0..self.inner.endpoints.len()).map(EndpointId).collect();
-        ids.sort_by_key(|id| self.inner.endpoints[id.0].is_distrusted());
+        ids.sort_by_key(|id| {
+            let endpoint = &self.inner.endpoints[id.0];
+            (endpoint.is_distrusted(), endpoint.is_lagging())
+        });
         ids
     }
 
-    /// Asks one endpoint, unless it rests.
-    pub(crate) async fn ask(
+    /// Asks exactly this endpoint, unless it rests: then the failure is the one it rests after.
+    /// The answers are in the order of the calls.
+    pub async fn ask(
         &self,
         id: EndpointId,
         calls: &[Call],
@@ -213,15 +252,16 @@ fn verdict(failures: Vec<(String, Failure)>, retry_in: Duration) -> PoolError {
 }
 
 /// Names endpoints by what may be shown. Two keys of one provider become `…` and `… #2`.
-fn name(urls: Vec<Redacted>) -> Vec<(String, Redacted)> {
+fn name(endpoints: Vec<EndpointSpec>) -> Vec<(String, EndpointSpec)> {
     let mut seen = BTreeMap::<String, usize>::new();
-    urls.into_iter()
-        .map(|url| {
-            let shown = url.to_string();
+    endpoints
+        .into_iter()
+        .map(|spec| {
+            let shown = spec.url.to_string();
             let times = seen.entry(shown.clone()).or_default();
             *times += 1;
             let name = if *times == 1 { shown } else { format!("{shown} #{times}") };
-            (name, url)
+            (name, spec)
         })
         .collect()
 }
