@@ -427,10 +427,10 @@ impl Advance<'_> {
         let offset = self.step.cursor().next;
         let sha256 = self.module.module().sha256().0;
         // Only a revert can restore more than fits: what blocks write was checked one by one.
-        advanced.cursor = self
-            .step
-            .commit(sha256)
-            .map_err(|error| Stop::Revert { offset, source: error.into() })?;
+        advanced.cursor = self.step.commit(sha256).map_err(|error| match error {
+            ApplyError::Storage(error) => error.into(),
+            ApplyError::Size(error) => Stop::Revert { offset, source: error.into() },
+        })?;
         Ok(Some(advanced))
     }
 }

@@ -10,7 +10,7 @@ use shepherd_dispatch::{
     Metrics,
 };
 use shepherd_host::BoundModule;
-use shepherd_log::{LaneId, Offset};
+use shepherd_log::{BlockRef, LaneId, Offset, Record, Revert};
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for a slow machine, short enough to fail a test that hangs.
@@ -117,7 +117,7 @@ async fn stored_data_that_is_damaged_ends_all_lanes_instead_of_being_waited_out(
         append_all(&journal(&store), &straight(10));
         common::catch_up(&mut common::runner(&store, &token_ledger()), || 10).unwrap();
     }
-    damage_every_value(dir.path());
+    damage_undo(dir.path());
 
     let store = store(dir.path());
     let journal = journal(&store);
@@ -126,7 +126,7 @@ async fn stored_data_that_is_damaged_ends_all_lanes_instead_of_being_waited_out(
     let specs = specs.map(alone).into_iter().collect();
     let metrics = Metrics::unregistered();
     let dispatcher = Dispatcher::start(&store, specs, impatient(), &metrics, &shutdown).unwrap();
-    append_all(&journal, &straight(20)[10..]);
+    append_all(&journal, &[revert_to(&straight(10), 8)]);
     let ended = tokio::time::timeout(PATIENCE, dispatcher.join()).await.expect("it does not wait");
     assert!(
         matches!(&ended, Err(DispatchError::Storage { lane, .. }) if lane.module.as_str() == "token-ledger"),
@@ -136,18 +136,32 @@ async fn stored_data_that_is_damaged_ends_all_lanes_instead_of_being_waited_out(
     assert_eq!(next, Offset::new(10), "nothing was committed on top of it");
 }
 
-/// Changes a byte of every value that modules have stored, below the store.
-fn damage_every_value(dir: &std::path::Path) {
+/// Changes a byte of every value that undo keeps, below the store. State itself cannot serve: a
+/// store whose state is damaged does not open.
+fn damage_undo(dir: &std::path::Path) {
     let database = fjall::Database::builder(dir.join("store").join("db")).open().unwrap();
-    let state = database.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
-    let entries: Vec<_> = state.iter().map(|entry| entry.into_inner().unwrap()).collect();
-    assert!(!entries.is_empty());
-    for (key, value) in entries {
+    let undo = database.keyspace("undo", fjall::KeyspaceCreateOptions::default).unwrap();
+    let entries: Vec<_> = undo.iter().map(|entry| entry.into_inner().unwrap()).collect();
+    let values = entries.iter().filter(|(key, _)| !key.ends_with(&0u32.to_be_bytes()));
+    assert_ne!(values.clone().count(), 0);
+    for (key, value) in values {
         let mut bytes = value.to_vec();
         bytes[3] ^= 1;
-        state.insert(key, bytes).unwrap();
+        undo.insert(key.clone(), bytes).unwrap();
     }
     database.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
+/// The revert that abandons the blocks after a height.
+fn revert_to(records: &[Record], height: usize) -> Record {
+    let refs: Vec<BlockRef> = records
+        .iter()
+        .map(|record| match record {
+            Record::Block(block) => block.header.this,
+            other => panic!("{other:?} is no block"),
+        })
+        .collect();
+    Record::Revert(Revert { ancestor: refs[height], abandoned: refs[height + 1..].to_vec() })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 //! - a cursor is overwritten by every step, and each step also adds a commit row under its own
 //!   number: the newest row and the cursor must say the same;
 //! - a cursor names its block, and the journal must hold that block before the cursor's `next`;
+//! - a cursor names the sum of its lane's state, and the state must sum up to it;
 //! - records carry the digest of the record before them;
 //! - the high-water file names tails and commit numbers that must be there.
 
@@ -16,13 +17,15 @@ use fjall::{Database, Readable, Snapshot};
 
 use crate::{
     codec::{
-        self, CHAIN_PREFIX, ChainRow, CommitRow, CursorRow, DecodeError, LANE_PREFIX, LaneRow,
-        RevertRow, unseal_row,
+        self, CHAIN_PREFIX, ChainRow, CommitRow, DecodeError, LANE_PREFIX, LaneRow, RevertRow,
+        unseal_row,
     },
     effect::EffectId,
     highwater::{self, Highwater, HighwaterError},
     journal::{self, ReadError, Records, Reverts, Segments, StoredRecord},
     lane::Cursor,
+    lane_snapshot::LaneSnapshot,
+    state_sum::StateSum,
     store::{Keyspaces, StorageError},
     types::{BlockRef, ChainName, Digest, LaneId, Offset},
 };
@@ -86,6 +89,18 @@ pub enum Finding {
         cursor: String,
         /// The row, in words.
         commit: String,
+    },
+    /// The state is not the one the newest step left.
+    #[error("lane {lane}: its state sums up to {found}, commit {commit} left {left}")]
+    StateChanged {
+        /// The lane.
+        lane: LaneId,
+        /// Its newest commit.
+        commit: u64,
+        /// The sum of what is there.
+        found: StateSum,
+        /// The sum that was there.
+        left: StateSum,
     },
     /// A cursor points past the end of its journal.
     #[error("lane {lane} is at {next}, but its journal ends at {tail}")]
@@ -166,12 +181,14 @@ pub struct LoadedLane {
     pub id: LaneId,
     pub number: u32,
     pub cursor: Option<Cursor>,
+    /// Whether the cursor names the sum of the state. In a store of format 2 it does not.
+    pub is_summed: bool,
 }
 
 /// Everything the checks compare.
 pub struct Loaded {
     pub chains: Vec<LoadedChain>,
-    lanes: Vec<LoadedLane>,
+    pub lanes: Vec<LoadedLane>,
 }
 
 /// Reads what is there.
@@ -248,11 +265,12 @@ pub fn lanes(keyspaces: &Keyspaces, snapshot: &Snapshot) -> Result<Vec<LoadedLan
         let cursor_key = codec::cursor_key(row.number);
         let cursor = snapshot
             .get(&keyspaces.cursors, cursor_key)?
-            .map(|value| unseal_row::<CursorRow>(&cursor_key, &value))
+            .map(|value| codec::unseal_cursor(&cursor_key, &value))
             .transpose()
-            .map_err(StorageError::damaged(format!("the cursor of {id}")))?
-            .map(Cursor::from);
-        lanes.push(LoadedLane { id, number: row.number, cursor });
+            .map_err(StorageError::damaged(format!("the cursor of {id}")))?;
+        let is_summed = cursor.as_ref().is_none_or(|cursor| cursor.state.is_some());
+        let cursor = cursor.map(Cursor::from);
+        lanes.push(LoadedLane { id, number: row.number, cursor, is_summed });
     }
     Ok(lanes)
 }
@@ -276,6 +294,9 @@ pub fn check(
         Highwater::default()
     });
     check_chains(loaded, &highwater, snapshot, &mut findings);
+    for lane in &mut loaded.lanes {
+        check_state(lane, keyspaces, snapshot, &mut findings)?;
+    }
     for lane in &loaded.lanes {
         check_lane(lane, loaded, keyspaces, snapshot, &mut findings)?;
     }
@@ -319,6 +340,28 @@ fn has_digest(chain: &LoadedChain, mark: Offset, digest: Digest, snapshot: &Snap
         .is_some_and(|record| record.is_ok_and(|record| record.digest() == digest))
 }
 
+/// Reads a lane's whole state and compares its sum.
+///
+/// Nothing less would do: of whichever entries the write-ahead log holds writes, an older one may
+/// have taken the place of the newest.
+fn check_state(
+    lane: &mut LoadedLane,
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StorageError> {
+    let Some(cursor) = &mut lane.cursor else { return Ok(()) };
+    let view = LaneSnapshot::new(keyspaces.clone(), snapshot.clone(), lane.number, cursor.clone());
+    let found = view.state_sum()?;
+    if !lane.is_summed {
+        cursor.state = found;
+    } else if found != cursor.state {
+        let (lane, commit, left) = (lane.id.clone(), cursor.commit, cursor.state);
+        findings.push(Finding::StateChanged { lane, commit, found, left });
+    }
+    Ok(())
+}
+
 fn check_lane(
     lane: &LoadedLane,
     loaded: &Loaded,
@@ -339,6 +382,7 @@ fn check_lane(
         generation: row.generation,
         digest: Digest(row.digest),
         undo_from: cursor.undo_from,
+        state: row.state.map_or(cursor.state, StateSum),
     });
     if by_commit != *cursor {
         findings.push(Finding::CursorAndCommitDiffer {
@@ -386,7 +430,7 @@ fn newest_commit(
     };
     let (key, value) = entry.into_inner()?;
     let damaged = || StorageError::damaged("a commit row");
-    let row: CommitRow = unseal_row(&key, &value).map_err(damaged())?;
+    let row = codec::unseal_commit(&key, &value).map_err(damaged())?;
     let commit = codec::parse_commit_key(&key).map_err(damaged())?;
     Ok(Some((commit, row)))
 }
@@ -399,5 +443,84 @@ fn check_lane_marks(loaded: &Loaded, highwater: &Highwater, findings: &mut Vec<F
             let lane = lane.map_or(format!("number {number}"), |lane| lane.id.to_string());
             findings.push(Finding::LaneBelowMark { lane, commit, mark: *mark });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        Applied, Block, Header, Offset, OpenError, Options, Record, Store, Writes,
+        codec::{CursorRow, seal, seal_row, state_key},
+        writer::Batch,
+    };
+
+    const LANE: &str = "ledger@devnet";
+
+    /// A store with one lane that wrote `key` twice, once in each of two blocks.
+    fn worked(dir: &Path) -> Store {
+        let store = Store::open(dir, Options::default()).unwrap();
+        let journal = store.journal(&"devnet".parse().unwrap(), 1).unwrap();
+        let blocks: Vec<BlockRef> = (0..2u8)
+            .map(|n| BlockRef { number: n.into(), hash: alloy_primitives::B256::repeat_byte(n) })
+            .collect();
+        let record = |this: BlockRef, parent| {
+            let header = Header { this, parent, timestamp: 1, rlp: Default::default() };
+            Record::Block(Block { header, logs: Vec::new() })
+        };
+        let records = [record(blocks[0], blocks[1].hash), record(blocks[1], blocks[0].hash)];
+        journal.append(Offset::START, &records).unwrap();
+        let mut lane = store.lane(&LANE.parse().unwrap()).unwrap();
+        for (n, block) in blocks.into_iter().enumerate() {
+            let writes = Writes::from([(b"key".to_vec(), Some(vec![n as u8]))]);
+            let mut step = lane.begin();
+            step.apply(block, Applied { writes, ..Applied::default() }).unwrap();
+            step.commit([0; 32]).unwrap();
+        }
+        drop(lane);
+        store
+    }
+
+    fn put(store: &Store, row: impl FnOnce(&Keyspaces, &mut Batch)) {
+        let core = store.core();
+        let mut batch = Batch::default();
+        row(&core.keyspaces, &mut batch);
+        core.writer.commit(batch, None);
+    }
+
+    #[test]
+    fn an_old_value_that_comes_back_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = worked(dir.path());
+        put(&store, |keyspaces, batch| {
+            let key = state_key(0, 0, b"key");
+            batch.put(&keyspaces.state, key.clone(), seal(&key, &[0])).unwrap();
+        });
+        drop(store);
+        let refused = Store::open(dir.path(), Options::default()).err().expect("it is refused");
+        let OpenError::Untrusted { findings, .. } = &refused else { panic!("{refused}") };
+        assert!(matches!(findings[..], [Finding::StateChanged { commit: 2, .. }]), "{refused}");
+    }
+
+    #[test]
+    fn a_cursor_of_format_2_gets_the_sum_of_the_state_it_finds() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = worked(dir.path());
+        let cursor = store.cursors().unwrap()[0].1.clone();
+        put(&store, |keyspaces, batch| {
+            let key = codec::cursor_key(0);
+            let sealed = seal_row(&key, CursorRow { state: None, ..CursorRow::from(&cursor) });
+            let content = codec::sealed_content(&sealed);
+            let row = seal(&key, &content[..content.len() - 1]);
+            batch.put(&keyspaces.cursors, key, row).unwrap();
+        });
+        assert_ne!(store.cursors().unwrap()[0].1, cursor);
+        drop(store);
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        assert_eq!(store.cursors().unwrap()[0].1, cursor);
+        let snapshot = store.lane_snapshot(&LANE.parse().unwrap()).unwrap().unwrap();
+        assert_eq!(snapshot.state_sum().unwrap(), cursor.state);
     }
 }

@@ -126,7 +126,10 @@ pub fn seal_row(key: &[u8], row: impl Encode) -> Vec<u8> {
 
 /// Unseals and decodes a row.
 pub fn unseal_row<T: Decode<()>>(key: &[u8], sealed: &[u8]) -> Result<T, DecodeError> {
-    let content = unseal(key, sealed)?;
+    decode(unseal(key, sealed)?)
+}
+
+fn decode<T: Decode<()>>(content: &[u8]) -> Result<T, DecodeError> {
     let (row, read) = bincode::decode_from_slice(content, config())
         .map_err(|error| DecodeError::Layout(error.to_string()))?;
     if read != content.len() {
@@ -350,6 +353,8 @@ pub struct CursorRow {
     pub generation: u32,
     pub digest: [u8; 32],
     pub undo_from: u64,
+    /// Sum of the state, `None` in a row of format 2.
+    pub state: Option<u128>,
 }
 
 /// What one step did.
@@ -363,6 +368,26 @@ pub struct CommitRow {
     pub digest: [u8; 32],
     pub module: [u8; 32],
     pub fuel: u64,
+    /// Sum of the state it left, `None` in a row of format 2.
+    pub state: Option<u128>,
+}
+
+/// Unseals a cursor, of this format or an older one.
+pub fn unseal_cursor(key: &[u8], sealed: &[u8]) -> Result<CursorRow, DecodeError> {
+    unseal_row_of_2(key, sealed)
+}
+
+/// Unseals a commit row, of this format or an older one.
+pub fn unseal_commit(key: &[u8], sealed: &[u8]) -> Result<CommitRow, DecodeError> {
+    unseal_row_of_2(key, sealed)
+}
+
+/// Reads a row that got its last field, an option, with format 3.
+///
+/// A row of format 2 ends where that field begins, and read with a "none" behind it, it is one.
+fn unseal_row_of_2<T: Decode<()>>(key: &[u8], sealed: &[u8]) -> Result<T, DecodeError> {
+    let content = unseal(key, sealed)?;
+    decode(content).or_else(|error| decode(&[content, &[0]].concat()).map_err(|_| error))
 }
 
 /// What is needed to take a record back, besides the values it replaced.

@@ -39,6 +39,7 @@ use crate::{
     journal::{Journal, ReadError, Records, Tail},
     lane_snapshot::{Entry, LaneSnapshot},
     outbox::{self, Outbox, OutboxEntry, TakenBack},
+    state_sum::StateSum,
     store::{Core, LaneHold, StorageError},
     types::{BlockRef, Digest, LaneId, Offset, Revert},
     writer::{Batch, SizeError},
@@ -90,6 +91,8 @@ pub struct Cursor {
     pub digest: Digest,
     /// Blocks from this height on can be taken back.
     pub undo_from: u64,
+    /// Sum of the lane's state.
+    pub state: StateSum,
 }
 
 impl Default for Cursor {
@@ -102,6 +105,7 @@ impl Default for Cursor {
             generation: 0,
             digest: Digest::ZERO,
             undo_from: 0,
+            state: StateSum::default(),
         }
     }
 }
@@ -113,7 +117,8 @@ impl fmt::Display for Cursor {
             Some(block) => write!(f, "block {block}, ")?,
             None => f.write_str("no block, ")?,
         }
-        write!(f, "generation {}, digest {}", self.generation, self.digest)
+        write!(f, "generation {}, digest {}, ", self.generation, self.digest)?;
+        write!(f, "state {}", self.state)
     }
 }
 
@@ -126,6 +131,7 @@ impl From<&Cursor> for CursorRow {
             generation: cursor.generation,
             digest: cursor.digest.0,
             undo_from: cursor.undo_from,
+            state: Some(cursor.state.0),
         }
     }
 }
@@ -139,6 +145,8 @@ impl From<CursorRow> for Cursor {
             generation: row.generation,
             digest: Digest(row.digest),
             undo_from: row.undo_from,
+            // Rows without a sum are completed when the store opens.
+            state: StateSum(row.state.unwrap_or_default()),
         }
     }
 }
@@ -160,6 +168,8 @@ pub struct Commit {
     pub module: [u8; 32],
     /// Fuel its records took.
     pub fuel: u64,
+    /// Sum of the state it left, which a store of format 2 did not keep.
+    pub state: Option<StateSum>,
 }
 
 impl Commit {
@@ -172,6 +182,7 @@ impl Commit {
             digest: Digest(row.digest),
             module: row.module,
             fuel: row.fuel,
+            state: row.state.map(StateSum),
         }
     }
 }
@@ -632,8 +643,9 @@ impl Step<'_> {
     /// Makes the step durable and moves the lane's cursor.
     ///
     /// When this returns, all of it survives a power cut. A step that passed no record is dropped.
-    /// The one error is a revert that restores more than fits one batch; nothing was written then.
-    pub fn commit(mut self, module: [u8; 32]) -> Result<Cursor, SizeError> {
+    /// An error is a revert that restores more than fits one batch, or a state that cannot be read;
+    /// nothing was written then.
+    pub fn commit(mut self, module: [u8; 32]) -> Result<Cursor, ApplyError> {
         if self.cursor.next == self.lane.cursor.next {
             return Ok(self.lane.cursor.clone());
         }
@@ -641,6 +653,7 @@ impl Step<'_> {
             self.write_undo_ahead()?;
         }
         self.cursor.commit += 1;
+        self.cursor.state = self.state_after()?;
         let pruned = self.prunable_undo();
         let mut batch = self.batch(module, pruned)?;
         // Nothing may be sent between the decision what is taken back and the commit.
@@ -669,6 +682,28 @@ impl Step<'_> {
         self.lane.remembered.commit(self.changes);
         self.lane.cursor = self.cursor.clone();
         Ok(self.cursor)
+    }
+
+    /// The sum of the state that the step's changes lead to.
+    fn state_after(&self) -> Result<StateSum, StorageError> {
+        let mut state = self.lane.cursor.state;
+        for (key, value) in &self.changes {
+            let read;
+            let previous = match self.lane.remembered.get(key) {
+                Some(remembered) => remembered,
+                None => {
+                    read = self.before.get(key)?;
+                    &read
+                }
+            };
+            if let Some(previous) = previous {
+                state.remove(key, previous);
+            }
+            if let Some(value) = value {
+                state.add(key, value);
+            }
+        }
+        Ok(state)
     }
 
     fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
@@ -849,6 +884,7 @@ impl Step<'_> {
             digest: self.cursor.digest.0,
             module,
             fuel: self.fuel,
+            state: Some(self.cursor.state.0),
         };
         batch.put(&keyspaces.commits, key, seal_row(&key, row))?;
         let key = codec::cursor_key(lane);

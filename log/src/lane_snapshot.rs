@@ -5,10 +5,11 @@ use std::ops::Bound;
 use fjall::{Readable, Snapshot};
 
 use crate::{
-    codec::{self, CommitRow, EffectRow, TapeRow, unseal, unseal_row},
+    codec::{self, EffectRow, TapeRow, unseal, unseal_row},
     effect::{Effect, EffectId},
     lane::{Commit, Cursor, TapeEntry},
     outbox::{self, OutboxEntry},
+    state_sum::StateSum,
     store::{Keyspaces, StorageError},
     types::{BlockRef, Digest, Offset},
 };
@@ -83,6 +84,16 @@ impl LaneSnapshot {
             })
     }
 
+    /// The sum of all entries, which the cursor names too. Reads them all.
+    pub fn state_sum(&self) -> Result<StateSum, StorageError> {
+        let mut sum = StateSum::default();
+        for entry in self.entries(&[], None) {
+            let (key, value) = entry?;
+            sum.add(&key, &value);
+        }
+        Ok(sum)
+    }
+
     /// Digest over all keys and values in key order: equal state, equal digest.
     pub fn state_digest(&self) -> Result<Digest, StorageError> {
         let mut hasher = blake3::Hasher::new();
@@ -140,7 +151,7 @@ impl LaneSnapshot {
         self.snapshot.prefix(&self.keyspaces.commits, self.number.to_be_bytes()).map(|entry| {
             let (key, sealed) = entry.into_inner()?;
             let damaged = || StorageError::damaged("a commit row");
-            let row: CommitRow = unseal_row(&key, &sealed).map_err(damaged())?;
+            let row = codec::unseal_commit(&key, &sealed).map_err(damaged())?;
             let number = codec::parse_commit_key(&key).map_err(damaged())?;
             Ok(Commit::new(number, row))
         })

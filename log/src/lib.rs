@@ -18,6 +18,7 @@ mod lane;
 mod lane_snapshot;
 mod metrics;
 mod outbox;
+mod state_sum;
 mod store;
 mod types;
 mod verify;
@@ -39,6 +40,7 @@ pub use lane::{
 pub use lane_snapshot::{Entry, LaneSnapshot};
 pub use metrics::Metrics;
 pub use outbox::{Outbox, OutboxEntry, OutboxState, Settled};
+pub use state_sum::StateSum;
 pub use store::{FORMAT, JournalError, LaneError, OpenError, Options, StorageError, Store};
 pub use types::{
     Block, BlockRef, ChainName, Digest, Header, InvalidLaneId, InvalidName, LaneId, Log,

@@ -33,7 +33,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Snapshot};
 
 use crate::{
     cache::Shares,
-    checks::{self, Finding, LoadedChain},
+    checks::{self, Finding, LoadedChain, LoadedLane},
     codec::{self, CHAIN_PREFIX, ChainRow, CursorRow, DecodeError, LANE_PREFIX, LaneRow, seal_row},
     highwater::{self, Highwater, Mark},
     journal::{Journal, ReadError},
@@ -50,7 +50,8 @@ use crate::{
 /// |---|---|
 /// | 1 | journal, lanes |
 /// | 2 | outcomes in the journal; effects, outbox and what is done |
-pub const FORMAT: u32 = 2;
+/// | 3 | the sum of a lane's state in its cursor and commit rows |
+pub const FORMAT: u32 = 3;
 
 /// Memory the engine may use for blocks it has read.
 ///
@@ -319,6 +320,7 @@ impl Store {
             options,
             cache_shares: Shares::default(),
         });
+        write_state_sums(&core, &loaded.lanes);
         let journals = loaded
             .chains
             .into_iter()
@@ -415,6 +417,11 @@ impl Store {
         }))
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     fn lock_journals(&self) -> MutexGuard<'_, BTreeMap<ChainName, Journal>> {
         self.journals.lock().expect("nothing panics while holding the journals")
     }
@@ -448,6 +455,21 @@ fn open_database(path: &Path) -> Result<Database, fjall::Error> {
         .max_journaling_size(WRITE_AHEAD_BYTES)
         .worker_threads(ENGINE_WORKERS)
         .open()
+}
+
+/// Completes the cursors of a store of format 2, which do not name the sum of their state.
+fn write_state_sums(core: &Core, lanes: &[LoadedLane]) {
+    let mut batch = Batch::default();
+    for lane in lanes.iter().filter(|lane| !lane.is_summed) {
+        if let Some(cursor) = &lane.cursor {
+            let key = codec::cursor_key(lane.number);
+            let row = seal_row(&key, CursorRow::from(cursor));
+            batch.put(&core.keyspaces.cursors, key, row).expect("a cursor is short");
+        }
+    }
+    if batch.bytes() > 0 {
+        core.writer.commit(batch, None);
+    }
 }
 
 /// Creates a whole store beside its place and renames it: the engine leaves a directory that never

@@ -317,7 +317,7 @@ fn removes_and_reverts(blocks: u8) -> bool {
     step.revert(&revert).unwrap();
     match step.commit([0; 32]) {
         Ok(_) => assert_eq!(snapshot(&store).state_digest().unwrap(), before),
-        Err(SizeError::Batch { .. }) => assert_eq!(*lane.cursor(), cursor),
+        Err(ApplyError::Size(SizeError::Batch { .. })) => assert_eq!(*lane.cursor(), cursor),
         Err(error) => panic!("{error}"),
     }
     lane.cursor().next > cursor.next
