@@ -13,6 +13,7 @@
 //! | `outbox` | lane 4, offset 8, index 4 | [`OutboxRow`], while nothing has come of the effect |
 //! | `done` | lane 4, BLAKE3 of the effect's key 32 | [`DoneRow`], once the receiver has it |
 //! | `meta` | `chain/NAME`, `lane/NAME`, `revert/` chain 2, offset 8 | [`ChainRow`], [`LaneRow`], [`RevertRow`] |
+//! | | `genesis/` chain 2 | hash of block 0 |
 //!
 //! Keys are big-endian and of fixed width, so that they sort in journal order. Every value is
 //! sealed: a version byte, the content, and eight bytes of XXH3 over the content seeded with the
@@ -274,6 +275,12 @@ pub const CHAIN_PREFIX: &[u8] = b"chain/";
 /// Start of the meta keys that hold lanes; the name follows.
 pub const LANE_PREFIX: &[u8] = b"lane/";
 const REVERT_PREFIX: &[u8; 7] = b"revert/";
+const GENESIS_PREFIX: &[u8; 8] = b"genesis/";
+
+/// Key of the hash of a chain's block 0 in `meta`.
+pub fn genesis_key(chain: u16) -> [u8; 10] {
+    join(*GENESIS_PREFIX, chain.to_be_bytes())
+}
 
 /// Common start of a chain's reverts in `meta`.
 pub fn reverts_prefix(chain: u16) -> [u8; 9] {

@@ -38,7 +38,7 @@ use crate::{
 ///
 /// About two days of a chain with twelve-second blocks, one hour of a chain with four blocks a
 /// second. A segment costs a few files and, while it is written, one memtable.
-const SEGMENT_RECORDS: u64 = 16_384;
+pub(crate) const SEGMENT_RECORDS: u64 = 16_384;
 
 /// The end of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,24 @@ pub enum LinkProblem {
     },
 }
 
+/// Why a genesis hash was not remembered.
+#[derive(Debug, thiserror::Error)]
+pub enum GenesisError {
+    /// The journal is of another chain.
+    #[error("{chain} was journaled from genesis {stored}, it cannot continue from {given}")]
+    Other {
+        /// The chain.
+        chain: ChainName,
+        /// Hash of its block 0, as remembered.
+        stored: B256,
+        /// Hash of the other chain's block 0.
+        given: B256,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -227,6 +245,10 @@ impl Journal {
         self.inner.number
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.inner.core
+    }
+
     /// The chain.
     pub fn chain(&self) -> &ChainName {
         &self.inner.chain
@@ -237,9 +259,49 @@ impl Journal {
         self.inner.chain_id
     }
 
+    /// Hash of the chain's block 0, once it was remembered.
+    pub fn genesis(&self) -> Result<Option<B256>, StorageError> {
+        let key = codec::genesis_key(self.number());
+        let sealed = self.core().snapshot().get(&self.core().keyspaces.meta, key)?;
+        let genesis = sealed.map(|sealed| codec::unseal_row::<[u8; 32]>(&key, &sealed));
+        genesis
+            .transpose()
+            .map(|genesis| genesis.map(B256::from))
+            .map_err(StorageError::damaged(format!("the genesis of {}", self.chain())))
+    }
+
+    /// Remembers the hash of the chain's block 0, for ever.
+    ///
+    /// When this returns, the hash survives a power cut, and no other can take its place.
+    pub fn remember_genesis(&self, genesis: B256) -> Result<(), GenesisError> {
+        // Held, so that two cannot both find nothing remembered.
+        let _appender = self.inner.appender.lock().expect("nothing panics while appending");
+        match self.genesis()? {
+            Some(stored) if stored == genesis => Ok(()),
+            Some(stored) => {
+                let chain = self.chain().clone();
+                Err(GenesisError::Other { chain, stored, given: genesis })
+            }
+            None => {
+                let key = codec::genesis_key(self.number());
+                let mut batch = Batch::default();
+                batch
+                    .put(&self.core().keyspaces.meta, key, seal_row(&key, genesis.0))
+                    .expect("a hash is short");
+                self.core().writer.commit(batch, None);
+                Ok(())
+            }
+        }
+    }
+
     /// Where the journal ends. Everything before it is durable.
     pub fn tail(&self) -> Tail {
         *self.inner.tail.borrow()
+    }
+
+    /// The first record that is still there.
+    pub fn start(&self) -> Offset {
+        Offset::START
     }
 
     /// Wakes its holder after each append.
@@ -421,6 +483,22 @@ impl Journal {
         let before = reverts.abandoned.range(..revert).rev();
         let blocks = before.filter(|(_, by)| **by == revert).take(count);
         blocks.last().map(|(block, _)| *block).expect("a revert abandons at least one block")
+    }
+
+    /// Each revert, and the blocks it abandoned: the first one's offset and the last one's.
+    pub(crate) fn abandoned_by_revert(&self) -> BTreeMap<Offset, Range<Offset>> {
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        let mut listed: BTreeMap<Offset, Range<Offset>> = BTreeMap::new();
+        for (block, revert) in &reverts.abandoned {
+            listed.entry(*revert).or_insert(*block..*block).end = *block;
+        }
+        listed
+    }
+
+    /// How many reverts are in a range.
+    pub(crate) fn count_reverts(&self, range: Range<Offset>) -> u64 {
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        reverts.ancestors.range(range).count() as u64
     }
 
     /// The lowest height that the reverts in a range of offsets go back to.

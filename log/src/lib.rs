@@ -18,6 +18,8 @@ mod lane;
 mod lane_snapshot;
 mod metrics;
 mod outbox;
+mod reorgs;
+mod stat;
 mod state_sum;
 mod store;
 mod types;
@@ -31,7 +33,9 @@ pub use effect::{
     Deliver, Effect, EffectId, EffectKey, EffectResult, ORDER_UID_BYTES, Outcome, Refusal,
 };
 pub use highwater::HighwaterError;
-pub use journal::{AppendError, Journal, LinkProblem, ReadError, Records, StoredRecord, Tail};
+pub use journal::{
+    AppendError, GenesisError, Journal, LinkProblem, ReadError, Records, StoredRecord, Tail,
+};
 pub use lane::{
     Applied, ApplyError, Commit, Cursor, EFFECTS_MAX, Lane, ROW_OVERHEAD_BYTES, RevertError,
     STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, Step, TAPE_BYTES_MAX, TapeEntry, WRITES_BYTES_MAX,
@@ -40,6 +44,8 @@ pub use lane::{
 pub use lane_snapshot::{Entry, LaneSnapshot};
 pub use metrics::Metrics;
 pub use outbox::{Outbox, OutboxEntry, OutboxState, Settled};
+pub use reorgs::ReorgSummary;
+pub use stat::{SegmentStat, Stat, TimedBlock};
 pub use state_sum::StateSum;
 pub use store::{FORMAT, JournalError, LaneError, OpenError, Options, StorageError, Store};
 pub use types::{

@@ -5,7 +5,8 @@ mod common;
 use alloy_primitives::B256;
 use common::{append_all, block, block_ref, forked, journal, open, seed, straight};
 use shepherd_log::{
-    AppendError, BlockRef, JournalError, LinkProblem, Offset, Record, Revert, Store,
+    AppendError, BlockRef, GenesisError, JournalError, LinkProblem, Offset, Record, Revert, Store,
+    TimedBlock,
 };
 
 #[test]
@@ -229,4 +230,74 @@ fn a_verification_reports_what_the_callers_own_check_finds() {
     assert_eq!(report.problems.len(), 1);
     assert_eq!(report.problems[0].offset, Offset::new(4));
     assert_eq!(report.problems[0].what, "smells");
+}
+
+#[test]
+fn the_genesis_hash_is_remembered_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, other) = (B256::repeat_byte(1), B256::repeat_byte(2));
+    {
+        let journal = journal(&open(dir.path()));
+        assert_eq!(journal.genesis().unwrap(), None);
+        journal.remember_genesis(ours).unwrap();
+        journal.remember_genesis(ours).unwrap();
+    }
+    let journal = journal(&open(dir.path()));
+    let refused = journal.remember_genesis(other).unwrap_err();
+    assert!(
+        matches!(refused, GenesisError::Other { stored, given, .. } if (stored, given) == (ours, other)),
+        "{refused}"
+    );
+    assert_eq!(journal.genesis().unwrap(), Some(ours));
+}
+
+#[test]
+fn every_reorg_is_listed_with_the_blocks_it_abandoned() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = forked(seed(), 400, 6).records;
+    append_all(&journal(&open(dir.path())), &records);
+    let journal = journal(&open(dir.path()));
+    let listed = journal.reverts().unwrap();
+    let reverts = records.iter().enumerate().filter_map(|(offset, record)| match record {
+        Record::Revert(revert) => Some((offset as u64, revert)),
+        _ => None,
+    });
+    let mut expected = 0;
+    for (reorg, (offset, revert)) in listed.iter().zip(reverts.clone()) {
+        assert_eq!(reorg.offset, Offset::new(offset));
+        assert_eq!((reorg.ancestor, &reorg.abandoned), (revert.ancestor, &revert.abandoned));
+        assert_eq!(reorg.depth(), revert.abandoned.len());
+        let head = reorg.abandoned.last().unwrap();
+        assert_eq!(reorg.head_time, block(*head, B256::ZERO, 0).header.timestamp);
+        let first = journal.read(reorg.first_abandoned..reorg.offset).next().unwrap().unwrap();
+        assert_eq!(first.head(), reorg.abandoned[0]);
+        expected += 1;
+    }
+    assert_eq!((listed.len(), reverts.count()), (expected, expected));
+}
+
+#[test]
+fn a_journal_says_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(&open(dir.path()));
+    let empty = journal.stat().unwrap();
+    assert_eq!((empty.records, empty.first, empty.last), (0, None, None));
+    assert_eq!(empty.segments, []);
+
+    let forked = forked(seed(), 400, 6);
+    append_all(&journal, &forked.records);
+    let stat = journal.stat().unwrap();
+    let blocks = forked.records.iter().filter(|record| matches!(record, Record::Block(_)));
+    let blocks = blocks.count() as u64;
+    assert_eq!((stat.start, stat.tail), (Offset::START, journal.tail().offset));
+    assert_eq!((stat.records, stat.blocks), (forked.records.len() as u64, blocks));
+    assert_eq!((stat.reverts, stat.outcomes), (stat.records - blocks, 0));
+    let timed = |record: &Record| {
+        let Record::Block(block) = record else { unreachable!("canonical records are blocks") };
+        Some(TimedBlock { block: block.header.this, time: block.header.timestamp })
+    };
+    assert_eq!(stat.first, timed(&forked.records[0]));
+    assert_eq!(stat.last, timed(forked.canonical.last().unwrap()));
+    assert_eq!(stat.segments.len(), 1);
+    assert_eq!(stat.segments[0].range, Offset::START..stat.tail);
 }
