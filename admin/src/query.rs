@@ -190,8 +190,10 @@ pub fn verify(
         tail: tail.into(),
         blocks: whole.blocks - before.blocks,
         reverts: whole.reverts - before.reverts,
+        outcomes: whole.outcomes - before.outcomes,
         logs: whole.logs - before.logs,
         bytes: whole.bytes - before.bytes,
+        head: whole.head.map(BlockRefView::from),
         digest: whole.digest.to_string(),
         problems: problems.map(VerifyProblemView::from).collect(),
     })

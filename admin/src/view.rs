@@ -344,10 +344,14 @@ pub struct VerifyView {
     pub blocks: u64,
     /// How many are reverts.
     pub reverts: u64,
+    /// How many are outcomes of effects.
+    pub outcomes: u64,
     /// Logs in all blocks, abandoned ones included.
     pub logs: u64,
     /// Size of the records before compression.
     pub bytes: u64,
+    /// The chain's head after the last record.
+    pub head: Option<BlockRefView>,
     /// Digest of the last record, which stands for all before it.
     pub digest: String,
     /// What is wrong, in offset order.

@@ -100,8 +100,7 @@ async fn chain_problems(config: &Config) -> Vec<Problem> {
 /// The pool of a chain's endpoints.
 pub fn pool(chain: &Chain, metrics: &shepherd_rpc::Metrics) -> Pool {
     let options = shepherd_rpc::Options::default();
-    let endpoints = chain.endpoints.iter().cloned().map(Into::into).collect();
-    Pool::connect(chain.name.as_str(), chain.chain_id, endpoints, options, metrics)
+    Pool::connect(chain.name.as_str(), chain.chain_id, chain.endpoints.clone(), options, metrics)
 }
 
 fn of_chain(chain: &Chain, check: &ChainCheck) -> Vec<Problem> {

@@ -101,9 +101,12 @@ Example:
     /// its parent
     #[command(after_help = "\
 Example:
-  shepherd journal verify --chain sepolia
+  shepherd journal verify --chain sepolia --summary sepolia-2026-11.json
+  shepherd journal verify --chain sepolia --against sepolia-2026-11.json
 
-Ends with 0 when every record holds, with 8 otherwise.")]
+Header hashes, blooms and receipts are checked again as far as the chain's `trust` goes. A summary
+says what was verified, when and by which version, with the digest of the records and one of
+itself: sign that one. Ends with 0 when every record holds, with 8 otherwise.")]
     Verify(Verify),
 }
 
@@ -187,6 +190,14 @@ pub struct Verify {
     /// The chain; all of them when left out
     #[arg(long, value_name = "NAME")]
     pub chain: Option<ChainName>,
+
+    /// Write what was verified, to be signed off; one chain at a time
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+
+    /// An earlier summary that must still hold; one chain at a time
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]

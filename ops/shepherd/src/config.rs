@@ -11,21 +11,24 @@
 //! A [`Config`] exists only when every value was accepted. Otherwise [`load`] returns every
 //! problem it found, each with its line.
 
+mod chain;
+mod endpoints;
 mod reader;
+pub mod value;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+pub use chain::Chain;
+use chain::{chain_names, read_chains};
 use reader::{Reader, Section, Wrong, boolean, expected, number, parsed, string};
 use serde::de::DeserializeOwned;
 use shepherd_dispatch::Limits;
 use shepherd_host::{Overrides, Sha256};
-use shepherd_ingest::{Start, Trust};
 use shepherd_log::ChainName;
 use shepherd_rpc::{InvalidEndpoint, Redacted};
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -39,8 +42,8 @@ pub const TEMPLATE: &str = include_str!("config/template.toml");
 /// Where the admin server listens when the file does not say.
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7878);
 
-/// The deepest limit that is accepted: undo is kept for this many blocks and lane.
-const REORG_DEPTH_LIMIT: u64 = 100_000;
+/// Looks up `${NAME}`.
+type Variable<'v> = dyn Fn(&str) -> Option<String> + 'v;
 
 /// Everything in `shepherd.toml`.
 #[derive(Debug)]
@@ -106,25 +109,6 @@ impl Default for Sender {
     }
 }
 
-/// `[chains.NAME]`: one chain to follow.
-#[derive(Debug)]
-pub struct Chain {
-    /// What the operator calls it.
-    pub name: ChainName,
-    /// The id that its endpoints must answer.
-    pub chain_id: u64,
-    /// Never empty.
-    pub endpoints: Vec<Redacted>,
-    /// How it is followed.
-    pub follow: shepherd_ingest::Config,
-    /// Its orderbook, by the URL that `/api/v1` comes after.
-    pub orderbook: Option<Redacted>,
-    /// Nothing of its lanes is sent.
-    pub dry_run: bool,
-    /// Where its endpoints are written.
-    pub place: Place,
-}
-
 /// `[[modules]]`: one module and where it runs.
 #[derive(Debug)]
 pub struct Module {
@@ -152,11 +136,7 @@ pub fn load(file: &Path) -> Result<Config, Failure> {
 }
 
 /// Checks a configuration's text; `variable` looks up `${NAME}`.
-fn parse(
-    file: &Path,
-    text: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Config, Vec<Problem>> {
+fn parse(file: &Path, text: &str, variable: &Variable<'_>) -> Result<Config, Vec<Problem>> {
     let reader = Reader::new(file, text);
     let Some(table) = reader.parse() else {
         return Err(reader.into_problems());
@@ -176,7 +156,7 @@ fn read(
     reader: &Reader<'_>,
     table: &DeTable<'_>,
     file: &Path,
-    variable: &dyn Fn(&str) -> Option<String>,
+    variable: &Variable<'_>,
 ) -> Option<Config> {
     let base = file.parent().unwrap_or(Path::new(""));
     let mut root = Section::new(reader, table, 0..0);
@@ -235,7 +215,7 @@ fn read_log(reader: &Reader<'_>, root: &mut Section<'_, '_>) -> Option<Log> {
 fn read_webhooks(
     reader: &Reader<'_>,
     root: &mut Section<'_, '_>,
-    variable: &dyn Fn(&str) -> Option<String>,
+    variable: &Variable<'_>,
 ) -> Option<BTreeMap<String, Redacted>> {
     let Some(value) = root.value("webhooks") else { return Some(BTreeMap::new()) };
     let table = as_table(reader, "webhooks", value)?;
@@ -270,104 +250,6 @@ fn read_sender(reader: &Reader<'_>, root: &mut Section<'_, '_>) -> Option<Sender
         orderbook: limits(orderbook_rate, defaults.orderbook),
         webhook: limits(webhook_rate, defaults.webhook),
     })
-}
-
-fn read_chains(
-    reader: &Reader<'_>,
-    root: &mut Section<'_, '_>,
-    dry_run: bool,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Option<Vec<Chain>> {
-    let Some(value) = root.value("chains") else {
-        let wrong = Wrong::new("no chain is configured");
-        reader.wrong(0..0, wrong.help("add a table such as [chains.sepolia]; see `shepherd init`"));
-        return None;
-    };
-    let table = as_table(reader, "chains", value)?;
-    if table.is_empty() {
-        reader.wrong(value.span(), Wrong::new("no chain is configured"));
-        return None;
-    }
-    // Collected first, so that every chain is looked at.
-    let chains: Vec<Option<Chain>> = table
-        .iter()
-        .map(|(key, value)| {
-            let name = key.get_ref().parse::<ChainName>();
-            if let Err(error) = &name {
-                reader.wrong(key.span(), Wrong::new(error.to_string()));
-            }
-            let table = as_table(reader, key.get_ref(), value)?;
-            let section = Section::new(reader, table, key.span());
-            read_chain(reader, section, name.ok(), dry_run, variable)
-        })
-        .collect();
-    chains.into_iter().collect()
-}
-
-fn read_chain(
-    reader: &Reader<'_>,
-    mut chain: Section<'_, '_>,
-    name: Option<ChainName>,
-    dry_run: bool,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Option<Chain> {
-    let chain_id = chain.required("chain_id", |value| between(value, 1, u64::MAX));
-    let place = reader.place(chain.span_of("endpoints"));
-    let endpoints = match chain.value("endpoints") {
-        None => chain.required("endpoints", |_| Ok(Vec::new())),
-        Some(_) => chain.list("endpoints", |value| endpoint(value, variable)),
-    };
-    if let (Some([]), Some(_)) = (endpoints.as_deref(), chain.value("endpoints")) {
-        let wrong = Wrong::new("`endpoints` is empty: a chain needs at least one node");
-        reader.wrong(chain.span_of("endpoints"), wrong);
-    }
-    let start_block = chain.required("start_block", number);
-    let reorg_depth_max =
-        chain.optional("reorg_depth_max", |value| between(value, 1, REORG_DEPTH_LIMIT));
-    let trust = chain.optional("trust", parsed::<Trust>);
-    let poll_interval = chain.optional("poll_interval", poll_interval);
-    let fetch_parallel = chain.optional("fetch_parallel", |value| between(value, 1, 64));
-    let batch_blocks_max = chain.optional("batch_blocks_max", |value| between(value, 1, 1000));
-    let orderbook = match chain.value("orderbook") {
-        None => chain_id.and_then(usual_orderbook),
-        Some(_) => Some(chain.optional("orderbook", |value| receiver(value, variable))?),
-    };
-    let own_dry_run = chain.optional("dry_run", boolean);
-    chain.finish();
-    let defaults = shepherd_ingest::Config::default();
-    let small = |number: Option<u64>| number.map(|number| number as usize);
-    Some(Chain {
-        name: name?,
-        chain_id: chain_id?,
-        endpoints: endpoints?,
-        follow: shepherd_ingest::Config {
-            start: Start::Block(start_block?),
-            reorg_depth_max: reorg_depth_max.unwrap_or(defaults.reorg_depth_max),
-            trust: trust.unwrap_or(defaults.trust),
-            poll_interval: poll_interval.unwrap_or(defaults.poll_interval),
-            fetch_parallel: small(fetch_parallel).unwrap_or(defaults.fetch_parallel),
-            batch_blocks_max: small(batch_blocks_max).unwrap_or(defaults.batch_blocks_max),
-            ..defaults
-        },
-        orderbook,
-        // What is said for everything is not taken back for one chain.
-        dry_run: dry_run || own_dry_run.unwrap_or(false),
-        place,
-    })
-}
-
-/// The orderbook that the chain of this id has, where CoW Protocol runs one.
-fn usual_orderbook(chain_id: u64) -> Option<Redacted> {
-    let network = match chain_id {
-        1 => "mainnet",
-        100 => "xdai",
-        8_453 => "base",
-        42_161 => "arbitrum_one",
-        11_155_111 => "sepolia",
-        _ => return None,
-    };
-    let url = format!("https://api.cow.fi/{network}");
-    Some(url.parse().expect("a scheme, a host and a path"))
 }
 
 fn read_modules(
@@ -457,14 +339,6 @@ fn table<T: DeserializeOwned + Default>(
         .ok()
 }
 
-/// The names under `[chains]`, whether or not the chains are otherwise right: a module on a
-/// chain with a mistake is not itself a mistake.
-fn chain_names(table: &DeTable<'_>) -> Vec<ChainName> {
-    let chains = table.get("chains").and_then(|value| value.get_ref().as_table());
-    let keys = chains.into_iter().flat_map(DeTable::keys);
-    keys.filter_map(|key| key.get_ref().parse().ok()).collect()
-}
-
 fn as_table<'r, 't>(
     reader: &Reader<'t>,
     key: &str,
@@ -472,8 +346,7 @@ fn as_table<'r, 't>(
 ) -> Option<&'r DeTable<'t>> {
     let table = value.get_ref().as_table();
     if table.is_none() {
-        let Wrong { message, help } = expected("a table", value.get_ref());
-        reader.wrong(value.span(), Wrong { message: format!("`{key}`: {message}"), help });
+        reader.wrong(value.span(), expected("a table", value.get_ref()).of(key));
     }
     table
 }
@@ -527,18 +400,6 @@ fn loopback(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
     Ok(address)
 }
 
-fn poll_interval(value: &DeValue<'_>) -> Result<Duration, Wrong> {
-    let text = string(value)?;
-    let help = "write a duration between \"10ms\" and \"10m\", for example \"500ms\" or \"2s\"";
-    let duration = text
-        .parse::<jiff::SignedDuration>()
-        .map_err(|_| Wrong::new(format!("`{text}` is not a duration")).help(help))?;
-    Duration::try_from(duration)
-        .ok()
-        .filter(|found| (Duration::from_millis(10)..=Duration::from_secs(600)).contains(found))
-        .ok_or_else(|| Wrong::new(format!("{text} is too short or too long")).help(help))
-}
-
 fn known_chain(value: &DeValue<'_>, names: &[ChainName]) -> Result<ChainName, Wrong> {
     let text = string(value)?;
     if let Some(name) = names.iter().find(|name| name.as_str() == text) {
@@ -550,10 +411,7 @@ fn known_chain(value: &DeValue<'_>, names: &[ChainName]) -> Result<ChainName, Wr
 }
 
 /// An endpoint's URL after its variables were put in. The URL itself is in no message.
-fn endpoint(
-    value: &DeValue<'_>,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Redacted, Wrong> {
+fn endpoint(value: &DeValue<'_>, variable: &Variable<'_>) -> Result<Redacted, Wrong> {
     let text = expand(&string(value)?, variable)?;
     text.parse().map_err(|error: InvalidEndpoint| {
         Wrong::new(error.to_string()).help("write it as http://HOST:PORT/… or ws://HOST:PORT/…")
@@ -561,10 +419,7 @@ fn endpoint(
 }
 
 /// The URL of something that effects are sent to.
-fn receiver(
-    value: &DeValue<'_>,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Redacted, Wrong> {
+fn receiver(value: &DeValue<'_>, variable: &Variable<'_>) -> Result<Redacted, Wrong> {
     let url = endpoint(value, variable)?;
     if url.is_websocket() {
         return Err(Wrong::new("the scheme is not http or https"));
@@ -573,7 +428,7 @@ fn receiver(
 }
 
 /// The text with each `${NAME}` replaced by that environment variable.
-fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, Wrong> {
+fn expand(text: &str, variable: &Variable<'_>) -> Result<String, Wrong> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -593,6 +448,11 @@ fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Strin
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use shepherd_ingest::{Finality, Start, Trust};
+    use shepherd_rpc::{Budget, EndpointSpec};
+
     use super::*;
 
     const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -626,7 +486,7 @@ config = {{ tokens = ['0x01'] }}
         assert_eq!((chain.chain_id, chain.follow.start), (31337, Start::Block(0)));
         assert_eq!((chain.follow.reorg_depth_max, chain.follow.trust), (64, Trust::Bloom));
         let key_expanded = "http://127.0.0.1:8545/sesame".parse::<Redacted>();
-        assert_eq!(Ok(&chain.endpoints[0]), key_expanded.as_ref());
+        assert_eq!(Ok(&chain.endpoints[0].url), key_expanded.as_ref());
         let [module] = &config.modules[..] else { panic!("one module") };
         assert_eq!(module.manifest, Path::new("etc/ledger/module.toml"));
         assert_eq!(module.sha256.to_string(), SHA256);
@@ -643,7 +503,7 @@ config = {{ tokens = ['0x01'] }}
     #[test]
     fn an_endpoint_never_shows_its_key() {
         let config = parse_text(&good()).expect("it is right");
-        let shown = format!("{config:?} {}", config.chains[0].endpoints[0]);
+        let shown = format!("{config:?} {}", config.chains[0].endpoints[0].url);
         assert!(shown.contains("http://127.0.0.1:8545"), "{shown}");
         assert!(!shown.contains("sesame"), "{shown}");
     }
@@ -664,7 +524,7 @@ config = {{ tokens = ['0x01'] }}
         check(
             "endpoints",
             "endpoints = 'a'",
-            "4:13: `endpoints`: expected an array, found a string",
+            "4:13: `endpoints`: expected an array of URLs or tables, found",
         );
         check("endpoints", "endpoints = ['']", "4:14: `endpoints`: not a URL");
         check(
@@ -682,7 +542,7 @@ config = {{ tokens = ['0x01'] }}
             "endpoints = ['http://a/${KEY']",
             "4:14: `endpoints`: `${` is not closed",
         );
-        check("start_block", "start_block = 'x'", "5:15: `start_block`: expected a whole number");
+        check("start_block", "start_block = 'x'", "5:15: `start_block`: `x` is not a place in a");
         check(
             "start_block",
             "start_block = 0\nreorg_depth_max = 0",
@@ -696,7 +556,7 @@ config = {{ tokens = ['0x01'] }}
         check(
             "start_block",
             "start_block = 0\npoll_interval = '0s'",
-            "6:17: `poll_interval`: 0s is too short",
+            "6:17: `poll_interval`: `0s` is not longer",
         );
         check("manifest", "", "6:1: `manifest` is missing");
         check("sha256", "", "6:1: `sha256` is missing");
@@ -730,6 +590,43 @@ config = {{ tokens = ['0x01'] }}
         check("config", "[sender]\nwindow = 0", "10:10: `window`: 0 is not between 1 and 64");
         check("config", "[sender]\norderbook_rate = 0", "10:18: `orderbook_rate`: 0 is not");
         check("config", "[sender]\nrate = 1", "10:1: unknown key `rate`");
+        check(
+            "start_block",
+            "start_block = 'soon'",
+            "5:15: `start_block`: `soon` is not a place in",
+        );
+        check("start_block", "start_block = 1.5", "5:15: `start_block`: expected a block number,");
+        check("start_block", "start_block = 12:00:00", "5:15: `start_block`: `12:00:00` is not a");
+        check("start_block", "start_block = '-7'", "5:15: `start_block`: `7` is not a duration");
+        for (endpoint, expected) in [
+            ("7", "4:14: `endpoints`: expected a URL or a table, found an integer"),
+            ("{ priority = 1 }", "4:14: `url` is missing"),
+            ("{ url = 'ftp://a' }", "4:22: `url`: scheme `ftp` is not one of"),
+            ("{ url = 'http://a', priority = 256 }", "4:45: `priority`: 256 is not between 0"),
+            ("{ url = 'http://a', rate_per_second = 0 }", "4:52: `rate_per_second`: 0 is not"),
+            ("{ url = 'http://a', rate = 1 }", "4:34: unknown key `rate`"),
+            ("{ url = 'http://a', budget = 9 }", "4:43: `budget`: expected a table"),
+            ("{ url = 'http://a', budget = { calls = 1 } }", "4:43: `per` is missing"),
+            (
+                "{ url = 'http://a', budget = { calls = 1, per = 'day' } }",
+                "4:62: `per`: `day` is not a duration",
+            ),
+        ] {
+            check("endpoints", &format!("endpoints = [{endpoint}]"), expected);
+        }
+        for (line, expected) in [
+            ("finality = 'soon'", "6:12: `finality`: expected \"tag\" or a number of blocks"),
+            ("finality = 0", "6:12: `finality`: 0 is not between 1 and 100000"),
+            ("quorum = 0", "6:10: `quorum`: 0 is not between 1 and 64"),
+            (
+                "quorum = 3",
+                "6:10: `quorum`: 3 endpoints can never agree: there are only 2 endpoints",
+            ),
+            ("trust = 'full'", "6:9: `trust`: `full` is not a trust level: use `link`, `bloom` or"),
+            ("poll_interval = '2'", "6:17: `poll_interval`: `2` is not a duration"),
+        ] {
+            check("start_block", &format!("start_block = 0\n{line}"), expected);
+        }
         check("config", "[admin]\nlisten = 'here'", "10:10: `listen`: `here` is not an address");
         check("config", "[log]\nformat = 'xml'", "10:10: `format`: `xml` is not one of");
         check("config", "[log]\nlevel = 'loud'", "10:9: `level`: `loud` is not a level");
@@ -757,6 +654,59 @@ config = {{ tokens = ['0x01'] }}
         assert_eq!(orderbook("31337", ""), None);
         let own = Some("http://127.0.0.1:8080/sepolia".parse().unwrap());
         assert_eq!(orderbook("1", "orderbook = 'http://127.0.0.1:8080/sepolia'"), own);
+    }
+
+    #[test]
+    fn an_endpoint_is_a_url_or_says_how_it_may_be_used() {
+        let endpoints = "endpoints = ['http://a/${KEY}', { url = 'http://b/${KEY}', priority = 1, \
+                         rate_per_second = 25, batch_calls_max = 50, \
+                         budget = { calls = 3_000_000, per = '30d' } }]";
+        let text = good()
+            .lines()
+            .map(|line| match line.starts_with("endpoints") {
+                true => format!("{endpoints}\n"),
+                false => format!("{line}\n"),
+            })
+            .collect::<String>();
+        let config = parse_text(&text).expect("it is right");
+        let [a, b] = &config.chains[0].endpoints[..] else { panic!("two endpoints") };
+        assert_eq!(a, &"http://a/sesame".parse().unwrap());
+        let per = Duration::from_secs(30 * 86_400);
+        let expected = EndpointSpec {
+            priority: 1,
+            rate_per_second: Some(25),
+            budget: Some(Budget { calls: 3_000_000, per }),
+            batch_calls_max: Some(50),
+            ..b.url.clone().into()
+        };
+        assert_eq!(b, &expected);
+        assert!(!format!("{config:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn a_chain_begins_at_a_block_an_age_or_a_time() {
+        for (written, expected) in [
+            ("7", Start::Block(7)),
+            ("'7'", Start::Block(7)),
+            ("'latest'", Start::Latest),
+            ("'-7d'", Start::Ago(Duration::from_secs(604_800))),
+            ("'2023-11-14'", Start::At(1_699_920_000)),
+            ("2023-11-14", Start::At(1_699_920_000)),
+            ("2023-11-14T22:13:20Z", Start::At(1_700_000_000)),
+        ] {
+            let text = good().replace("start_block = 0", &format!("start_block = {written}"));
+            let config = parse_text(&text).expect("it is right");
+            assert_eq!(config.chains[0].follow.start, expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_chain_says_how_far_its_endpoints_are_believed() {
+        let lines = "start_block = 0\ntrust = 'receipts'\nquorum = 2\nfinality = 64";
+        let config = parse_text(&good().replace("start_block = 0", lines)).expect("it is right");
+        let follow = &config.chains[0].follow;
+        assert_eq!((follow.trust, follow.quorum), (Trust::Receipts, 2));
+        assert_eq!(follow.finality, Finality::Depth(64));
     }
 
     #[test]

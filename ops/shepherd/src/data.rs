@@ -1,13 +1,10 @@
 //! The commands that print what is stored: cursors, records, state.
 
-use std::io::{IsTerminal, stderr};
-
-use serde::Serialize;
 use shepherd_admin::{
     query::RECORDS_MAX,
     view::{
         EffectView, JournalView, OffsetView, OutboxView, OutcomeView, RecordView, UnsettledView,
-        VerifyProblemView, VerifyView, bytes,
+        bytes,
     },
 };
 
@@ -120,107 +117,6 @@ fn record_line(record: &RecordView) -> String {
             let result = result(outcome);
             format!("{offset:<10}outcome of effect {effect} of {module}: {result}  {key}\n")
         }
-    }
-}
-
-/// What a whole journal came to.
-#[derive(Serialize)]
-struct Verified {
-    chain: String,
-    records: u64,
-    blocks: u64,
-    reverts: u64,
-    logs: u64,
-    bytes: u64,
-    digest: String,
-    problems: Vec<VerifyProblemView>,
-}
-
-/// `shepherd journal verify`.
-pub fn verify(config: &Config, args: &cli::Verify) -> Result<(), Failure> {
-    let chains = match &args.chain {
-        Some(name) => vec![name.clone()],
-        None => config.chains.iter().map(|chain| chain.name.clone()).collect(),
-    };
-    let view = View::open(config)?;
-    let mut all = Vec::new();
-    for chain in &chains {
-        let mut next = OffsetView(0);
-        let mut verified = Verified::new(chain.as_str());
-        loop {
-            let page = view.verify(config, chain, next)?;
-            let at_end = page.next == page.tail;
-            next = page.next;
-            verified.add(page);
-            if at_end {
-                break;
-            }
-            progress(chain.as_str(), verified.records);
-        }
-        all.push(verified);
-    }
-    if args.json {
-        print_json(&all);
-    } else {
-        all.iter().for_each(|verified| print(&verified.text()));
-    }
-    let problems: usize = all.iter().map(|verified| verified.problems.len()).sum();
-    if problems == 0 {
-        return Ok(());
-    }
-    let wrong = count(problems as u64, "record");
-    let message = format!("the journal cannot be trusted: {wrong} did not hold");
-    let help = "stop the daemon and keep a copy of the data directory before anything else";
-    Err(Problem::new(Code::Untrusted, message).help(help).into())
-}
-
-impl Verified {
-    fn new(chain: &str) -> Verified {
-        Verified {
-            chain: chain.to_owned(),
-            records: 0,
-            blocks: 0,
-            reverts: 0,
-            logs: 0,
-            bytes: 0,
-            digest: String::new(),
-            problems: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, page: VerifyView) {
-        self.records += page.next.0 - page.from.0;
-        self.blocks += page.blocks;
-        self.reverts += page.reverts;
-        self.logs += page.logs;
-        self.bytes += page.bytes;
-        self.digest = page.digest;
-        self.problems.extend(page.problems);
-    }
-
-    fn text(&self) -> String {
-        let Verified { chain, records, blocks, reverts, logs, bytes, digest, problems } = self;
-        let verdict = match problems.len() as u64 {
-            0 => "every one holds".to_owned(),
-            wrong => format!("{wrong} {} not hold", if wrong == 1 { "does" } else { "do" }),
-        };
-        let mut text = format!(
-            "{chain}: {} ({}, {}, {}; {bytes} bytes): {verdict}\n  digest {digest}\n",
-            count(*records, "record"),
-            count(*blocks, "block"),
-            count(*reverts, "revert"),
-            count(*logs, "log"),
-        );
-        for problem in problems {
-            text += &format!("  record {}: {}\n", problem.offset, problem.what);
-        }
-        text
-    }
-}
-
-fn progress(chain: &str, records: u64) {
-    if stderr().is_terminal() {
-        eprint!("\r{chain}: {records} records\r");
     }
 }
 
@@ -358,32 +254,6 @@ fn result(outcome: &OutcomeView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_verification_says_what_does_not_hold() {
-        let page = |from, next, problems| VerifyView {
-            chain: "devnet".to_owned(),
-            from: OffsetView(from),
-            next: OffsetView(next),
-            tail: OffsetView(9),
-            blocks: next - from,
-            reverts: 0,
-            logs: 1,
-            bytes: 100,
-            digest: format!("0x{next}"),
-            problems,
-        };
-        let wrong = VerifyProblemView { offset: OffsetView(7), what: "it is corrupt".to_owned() };
-        let mut verified = Verified::new("devnet");
-        verified.add(page(0, 5, Vec::new()));
-        verified.add(page(5, 9, vec![wrong]));
-        let expected = "\
-devnet: 9 records (9 blocks, 0 reverts, 2 logs; 200 bytes): 1 does not hold
-  digest 0x9
-  record 7: it is corrupt
-";
-        assert_eq!(verified.text(), expected);
-    }
 
     #[test]
     fn a_long_value_is_shown_by_its_beginning() {

@@ -14,7 +14,9 @@ mod modules;
 mod run;
 mod scaffold;
 mod show;
+mod summary;
 mod telemetry;
+mod verify;
 mod view;
 
 use std::process::ExitCode;
@@ -50,7 +52,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Check(args) => check::check(&cli.config, args),
         Command::Cursor(CursorCommand::List(args)) => data::cursors(&config()?, args),
         Command::Journal(JournalCommand::Tail(args)) => data::tail(&config()?, args),
-        Command::Journal(JournalCommand::Verify(args)) => data::verify(&config()?, args),
+        Command::Journal(JournalCommand::Verify(args)) => verify::verify(&config()?, args),
         Command::Outbox(OutboxCommand::List(args)) => data::outboxes(&config()?, args),
         Command::Outbox(OutboxCommand::Show(args)) => data::effect(&config()?, args),
         Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),

@@ -107,22 +107,23 @@ impl View {
         Some(daemon.get(&path))
     }
 
-    /// Verifies a page of a journal from an offset on.
+    /// Verifies a page of a journal: at most `limit` records from an offset on.
     pub fn verify(
         &self,
         config: &Config,
         chain: &ChainName,
         from: OffsetView,
+        limit: u64,
     ) -> Result<VerifyView, Problem> {
         match self {
             View::Daemon(daemon) => {
-                daemon.get(&format!("/v1/chains/{chain}/journal/verify?from={from}"))
+                let path = format!("/v1/chains/{chain}/journal/verify?from={from}&limit={limit}");
+                daemon.get(&path)
             }
             View::Store(store) => {
                 let journal = query::journal(store, chain).map_err(unanswered)?;
                 let check = block_check(config);
-                query::verify(&journal, from.into(), query::VERIFY_RECORDS_MAX, &check)
-                    .map_err(unanswered)
+                query::verify(&journal, from.into(), limit, &check).map_err(unanswered)
             }
         }
     }

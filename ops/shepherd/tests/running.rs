@@ -4,24 +4,12 @@ mod common;
 
 use std::{fs, time::Instant};
 
-use common::{Daemon, Folder, NOWHERE, PATIENCE, anvil, block_on, module_entry};
+use common::{Daemon, Folder, NOWHERE, PATIENCE, anvil, block_on, journaled, module_entry};
 use serde_json::{Value, json};
 use shepherd_devnet::Signal;
 
 /// What a provider would bill us for.
 const KEY: &str = "s3cr3tKEYs3cr3tKEY";
-
-/// Waits until the daemon has journaled this block, and gives its record.
-fn journaled(folder: &Folder, number: u64) -> Value {
-    let mut tail = Daemon::spawn(folder.command(&["journal", "tail", "--follow", "--json"]));
-    loop {
-        let line = tail.next_line().expect("it follows for as long as the daemon runs");
-        let record: Value = serde_json::from_str(&line).unwrap();
-        if record["number"] == number {
-            return record;
-        }
-    }
-}
 
 /// How many records each lane is behind.
 fn lags(folder: &Folder) -> Vec<u64> {

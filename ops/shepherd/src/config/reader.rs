@@ -43,6 +43,12 @@ impl Wrong {
         self.help = Some(help.into());
         self
     }
+
+    /// The same, said of a key's value.
+    #[must_use]
+    pub fn of(self, key: &str) -> Wrong {
+        Wrong { message: format!("`{key}`: {}", self.message), help: self.help }
+    }
 }
 
 impl<'t> Reader<'t> {
@@ -139,8 +145,7 @@ impl<'r, 't> Section<'r, 't> {
         match convert(value.get_ref()) {
             Ok(value) => Some(value),
             Err(wrong) => {
-                let message = format!("`{key}`: {}", wrong.message);
-                self.reader.wrong(value.span(), Wrong { message, help: wrong.help });
+                self.reader.wrong(value.span(), wrong.of(key));
                 None
             }
         }
@@ -163,10 +168,7 @@ impl<'r, 't> Section<'r, 't> {
         for element in array {
             match convert(element.get_ref()) {
                 Ok(element) => list.push(element),
-                Err(wrong) => {
-                    let message = format!("`{key}`: {}", wrong.message);
-                    self.reader.wrong(element.span(), Wrong { message, help: wrong.help });
-                }
+                Err(wrong) => self.reader.wrong(element.span(), wrong.of(key)),
             }
         }
         (list.len() == array.len()).then_some(list)

@@ -217,6 +217,18 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     RUNTIME.block_on(work)
 }
 
+/// Waits until the daemon has journaled this block, and gives its record.
+pub fn journaled(folder: &Folder, number: u64) -> Value {
+    let mut tail = Daemon::spawn(folder.command(&["journal", "tail", "--follow", "--json"]));
+    loop {
+        let line = tail.next_line().expect("it follows for as long as the daemon runs");
+        let record: Value = serde_json::from_str(&line).unwrap();
+        if record["number"] == number {
+            return record;
+        }
+    }
+}
+
 /// The manifest of one of our modules, and the sha256 of its component.
 pub fn module(name: &str) -> (PathBuf, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();

@@ -1,0 +1,77 @@
+//! What is asked of a journal, with and without a daemon that has it open.
+
+mod common;
+
+use std::fs;
+
+use common::{Folder, anvil, block_on, journaled};
+use serde_json::{Value, json};
+use shepherd_devnet::Anvil;
+
+/// A folder whose journal holds this chain up to its head, and no daemon.
+fn followed(anvil: &Anvil) -> Folder {
+    let folder = Folder::new(anvil.http_url().as_str());
+    follow(&folder, anvil);
+    folder
+}
+
+/// Runs a daemon until the journal is where the chain is.
+fn follow(folder: &Folder, anvil: &Anvil) {
+    let daemon = folder.start();
+    journaled(folder, block_on(anvil.head()).unwrap().number);
+    daemon.stop();
+}
+
+#[test]
+fn a_verified_past_is_held_against_its_summary() {
+    let anvil = anvil(31337);
+    block_on(anvil.mine(3)).unwrap();
+    let folder = followed(&anvil);
+    let ended = folder.run(&["journal", "verify", "--summary", "then.json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let summary = fs::read_to_string(folder.path("then.json")).unwrap();
+    let view: Value = serde_json::from_str(&summary).unwrap();
+    assert!(ended.stdout.contains(view["digest"].as_str().unwrap()), "{}", ended.stdout);
+    for (key, expected) in [
+        ("chain", json!("devnet")),
+        ("chain_id", json!(31337)),
+        ("trust", json!("bloom")),
+        ("from", json!("0")),
+        ("to", json!("4")),
+        ("blocks", json!(4)),
+        ("problems", json!(0)),
+    ] {
+        assert_eq!(view[key], expected, "{key}");
+    }
+    assert_eq!(view["head"]["number"], 3);
+
+    // The journal has grown; what was verified is still there.
+    block_on(anvil.mine(2)).unwrap();
+    follow(&folder, &anvil);
+    let ended = folder.run(&["journal", "verify", "--against", "then.json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("6 records"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("before 4 are those of then.json"), "{}", ended.stdout);
+
+    // Another past, as long and without any fault of its own.
+    let other = common::anvil(31337);
+    block_on(other.mine_at(4_000_000_000)).unwrap();
+    block_on(other.mine(4)).unwrap();
+    let elsewhere = followed(&other);
+    elsewhere.write("then.json", &summary);
+    let args = ["journal", "verify", "--against", "then.json"];
+    elsewhere.fails(&args, 8, &["the records before 4 are not those of the summary"]);
+
+    // A summary of more than there is.
+    folder.run(&["journal", "verify", "--summary", "now.json"]);
+    let young = common::anvil(31337);
+    block_on(young.mine(1)).unwrap();
+    let shorter = followed(&young);
+    shorter.write("now.json", fs::read(folder.path("now.json")).unwrap());
+    let args = ["journal", "verify", "--against", "now.json"];
+    shorter.fails(&args, 8, &["the journal ends at record 2, the summary at 6"]);
+
+    folder.write("then.json", summary.replace("\"blocks\": 4", "\"blocks\": 5"));
+    let args = ["journal", "verify", "--against", "then.json"];
+    folder.fails(&args, 1, &["then.json was changed"]);
+}
