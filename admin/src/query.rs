@@ -12,8 +12,8 @@ use shepherd_log::{
 
 use crate::view::{
     BlockRefView, CursorView, CursorsView, EffectView, EntryView, JournalView, LaneStateView,
-    OffsetView, OutboxView, OutcomeView, RecordView, StateView, UnsettledView, VerifyProblemView,
-    VerifyView, block_time, bytes,
+    OffsetView, OutboxView, OutcomeView, RecordView, ReorgView, ReorgsView, SegmentView, StatView,
+    StateView, TimedBlockView, UnsettledView, VerifyProblemView, VerifyView, block_time, bytes,
 };
 
 /// Most records on a page of the journal: some 300 KB of JSON.
@@ -112,7 +112,8 @@ fn lag_blocks(journal: &Journal, cursor: &Cursor, tail: Tail) -> Result<u64, Rea
     if let Some(block) = cursor.block {
         return Ok(head.number.saturating_sub(block.number));
     }
-    let first = journal.read(Offset::START..Offset::START.plus(1)).next().transpose()?;
+    let start = journal.start();
+    let first = journal.read(start..start.plus(1)).next().transpose()?;
     let first = first.map_or(head.number, |record| record.head().number);
     Ok((head.number + 1).saturating_sub(first))
 }
@@ -120,7 +121,7 @@ fn lag_blocks(journal: &Journal, cursor: &Cursor, tail: Tail) -> Result<u64, Rea
 /// Records from `from` on, at most `limit` and [`RECORDS_MAX`].
 pub fn records(journal: &Journal, from: Offset, limit: u64) -> Result<JournalView, QueryError> {
     let tail = journal.tail().offset;
-    let from = from.min(tail);
+    let from = from.max(journal.start()).min(tail);
     let end = from.plus(limit.min(RECORDS_MAX)).min(tail);
     let records = journal
         .read(from..end)
@@ -177,9 +178,9 @@ pub fn verify(
         Record::Revert(_) | Record::Outcome(_) => Ok(()),
     };
     let tail = journal.tail().offset;
-    let from = from.min(tail);
+    let from = from.max(journal.start()).min(tail);
     let end = from.plus(limit.min(VERIFY_RECORDS_MAX)).min(tail);
-    let start = Offset::new(from.get().saturating_sub(1));
+    let start = Offset::new(from.get().saturating_sub(1)).max(journal.start());
     let whole = journal.verify(start..end, check)?;
     let before = journal.verify(start..from, check)?;
     let problems = whole.problems.iter().skip(before.problems.len());
@@ -196,6 +197,40 @@ pub fn verify(
         head: whole.head.map(BlockRefView::from),
         digest: whole.digest.to_string(),
         problems: problems.map(VerifyProblemView::from).collect(),
+    })
+}
+
+/// Most reorgs on a page. Each is as long as it is deep, and deep ones are rare.
+pub const REORGS_MAX: usize = 1000;
+
+/// The newest reorgs that a journal holds, at most `last` and [`REORGS_MAX`].
+pub fn reorgs(journal: &Journal, last: usize) -> Result<ReorgsView, QueryError> {
+    let all = journal.reverts()?;
+    let shown = &all[all.len().saturating_sub(last.min(REORGS_MAX))..];
+    Ok(ReorgsView {
+        chain: journal.chain().to_string(),
+        total: all.len() as u64,
+        reorgs: shown.iter().map(ReorgView::from).collect(),
+    })
+}
+
+/// What a journal holds. Reads every record.
+pub fn stat(journal: &Journal) -> Result<StatView, QueryError> {
+    let stat = journal.stat()?;
+    Ok(StatView {
+        chain: journal.chain().to_string(),
+        chain_id: journal.chain_id(),
+        genesis: journal.genesis()?.map(|genesis| genesis.to_string()),
+        start: stat.start.into(),
+        tail: stat.tail.into(),
+        records: stat.records,
+        blocks: stat.blocks,
+        reverts: stat.reverts,
+        outcomes: stat.outcomes,
+        first: stat.first.map(TimedBlockView::from),
+        last: stat.last.map(TimedBlockView::from),
+        bytes_on_disk: stat.bytes_on_disk,
+        segments: stat.segments.iter().map(SegmentView::from).collect(),
     })
 }
 

@@ -32,7 +32,8 @@ use crate::{
     server::{ChainReport, Sources},
     view::{
         ChainView, ChainsView, CursorsView, EffectView, HeadView, HealthView, JournalView,
-        LaneStateView, NotReadyView, OutboxView, ReadyView, StateView, VerifyView, block_time,
+        LaneStateView, NotReadyView, OutboxView, ReadyView, ReorgsView, StatView, StateView,
+        VerifyView, block_time,
     },
 };
 
@@ -54,8 +55,8 @@ pub struct Context {
     pub port: u16,
     /// Ends what waits for new records.
     pub shutdown: CancellationToken,
-    /// Held while a journal is verified: one at a time leaves the disk to the lanes.
-    pub verifying: Arc<tokio::sync::Semaphore>,
+    /// Held by what reads a journal at length: one at a time leaves the disk to the lanes.
+    pub reading: Arc<tokio::sync::Semaphore>,
 }
 
 /// All routes, behind the guard.
@@ -68,6 +69,8 @@ pub fn routes(context: Context) -> Router {
         .route("/v1/cursors", get(cursors))
         .route("/v1/chains/{chain}/journal", get(journal))
         .route("/v1/chains/{chain}/journal/verify", get(verify))
+        .route("/v1/chains/{chain}/journal/stat", get(stat))
+        .route("/v1/chains/{chain}/reorgs", get(reorgs))
         .route("/v1/lanes/{lane}/state", get(state))
         .route("/v1/lanes/{lane}/outbox", get(outbox))
         .route("/v1/lanes/{lane}/effects/{effect}", get(effect))
@@ -245,7 +248,7 @@ async fn verify(
     let journal = query::journal(&context.sources.store, &parsed::<ChainName>(chain)?)?;
     let limit = limit(query.limit, VERIFY_RECORDS_MAX, VERIFY_RECORDS_MAX)?;
     let from = Offset::new(query.from.unwrap_or(0));
-    let permit = context.verifying.clone().acquire_owned().await.expect("it is never closed");
+    let permit = context.reading.clone().acquire_owned().await.expect("it is never closed");
     blocking(move || {
         // Kept until the work is done, even when nobody waits for the answer any more.
         let _permit = permit;
@@ -253,6 +256,37 @@ async fn verify(
     })
     .await
     .map(Json)
+}
+
+async fn stat(
+    State(context): State<Context>,
+    chain: Result<Path<String>, PathRejection>,
+) -> Result<Json<StatView>, Problem> {
+    let journal = query::journal(&context.sources.store, &parsed::<ChainName>(chain)?)?;
+    let permit = context.reading.clone().acquire_owned().await.expect("it is never closed");
+    blocking(move || {
+        let _permit = permit;
+        query::stat(&journal)
+    })
+    .await
+    .map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReorgsQuery {
+    last: Option<u64>,
+}
+
+async fn reorgs(
+    State(context): State<Context>,
+    chain: Result<Path<String>, PathRejection>,
+    query: Result<Query<ReorgsQuery>, QueryRejection>,
+) -> Result<Json<ReorgsView>, Problem> {
+    let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
+    let journal = query::journal(&context.sources.store, &parsed::<ChainName>(chain)?)?;
+    let last = bounded("last", query.last, 20, query::REORGS_MAX as u64)? as usize;
+    blocking(move || query::reorgs(&journal, last)).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -336,9 +370,13 @@ where
 }
 
 fn limit(asked: Option<u64>, default: u64, max: u64) -> Result<u64, Problem> {
+    bounded("limit", asked, default, max)
+}
+
+fn bounded(name: &str, asked: Option<u64>, default: u64, max: u64) -> Result<u64, Problem> {
     match asked.unwrap_or(default) {
         limit if (1..=max).contains(&limit) => Ok(limit),
-        limit => Err(bad_request(format!("`limit` is {limit}, it must be between 1 and {max}"))),
+        limit => Err(bad_request(format!("`{name}` is {limit}, it must be between 1 and {max}"))),
     }
 }
 

@@ -79,7 +79,7 @@ pub async fn serve(listener: TcpListener, sources: Sources, shutdown: Cancellati
         sources: Arc::new(sources),
         port,
         shutdown: shutdown.clone(),
-        verifying: Arc::new(Semaphore::new(1)),
+        reading: Arc::new(Semaphore::new(1)),
     };
     let service = TowerToHyperService::new(routes::routes(context));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));

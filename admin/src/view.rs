@@ -9,7 +9,7 @@ use std::{fmt, time::SystemTime};
 use serde::{Deserialize, Serialize};
 use shepherd_log::{
     BlockRef, Deliver, Effect, EffectId, EffectResult, Offset, OutboxEntry, Outcome, Problem,
-    Refusal,
+    Refusal, ReorgSummary, SegmentStat, TimedBlock,
 };
 
 /// A position in a journal, written as a string of decimal digits.
@@ -358,6 +358,86 @@ pub struct VerifyView {
     pub problems: Vec<VerifyProblemView>,
 }
 
+/// `/v1/chains/{chain}/reorgs`: the newest reorgs of a chain.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ReorgsView {
+    /// The chain.
+    pub chain: String,
+    /// How many reorgs its journal holds in all.
+    pub total: u64,
+    /// The newest of them, oldest first.
+    pub reorgs: Vec<ReorgView>,
+}
+
+/// One reorg.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ReorgView {
+    /// The record that says so.
+    pub offset: OffsetView,
+    /// When the abandoned head was made: the reorg came after that.
+    pub time: String,
+    /// How many blocks were abandoned.
+    pub depth: u64,
+    /// The last block that both branches share.
+    pub ancestor: BlockRefView,
+    /// The abandoned blocks, in the order of the chain. They stay in the journal.
+    pub abandoned: Vec<BlockRefView>,
+}
+
+/// `/v1/chains/{chain}/journal/stat`: what a journal holds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct StatView {
+    /// The chain.
+    pub chain: String,
+    /// Its `eth_chainId`.
+    pub chain_id: u64,
+    /// Hash of block 0, once an endpoint has said it.
+    pub genesis: Option<String>,
+    /// The first record that is still there.
+    pub start: OffsetView,
+    /// The first offset not yet written.
+    pub tail: OffsetView,
+    /// How many records there are.
+    pub records: u64,
+    /// How many of them are blocks, abandoned ones included.
+    pub blocks: u64,
+    /// How many are reverts.
+    pub reverts: u64,
+    /// How many are outcomes of effects.
+    pub outcomes: u64,
+    /// The first block.
+    pub first: Option<TimedBlockView>,
+    /// The newest block that is not abandoned.
+    pub last: Option<TimedBlockView>,
+    /// What the segments take on disk.
+    pub bytes_on_disk: u64,
+    /// The segments, oldest first.
+    pub segments: Vec<SegmentView>,
+}
+
+/// A block and when it was made.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct TimedBlockView {
+    /// The block.
+    #[serde(flatten)]
+    pub block: BlockRefView,
+    /// Its own time.
+    pub time: String,
+}
+
+/// One segment of a journal: what retention removes is whole segments.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct SegmentView {
+    /// Its number.
+    pub number: u64,
+    /// Its first record.
+    pub from: OffsetView,
+    /// The first record that is not in it.
+    pub to: OffsetView,
+    /// What its records take on disk.
+    pub bytes: u64,
+}
+
 /// One thing that is wrong with a journal.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct VerifyProblemView {
@@ -413,6 +493,35 @@ impl StateView {
 impl From<BlockRef> for BlockRefView {
     fn from(block: BlockRef) -> BlockRefView {
         BlockRefView { number: block.number, hash: block.hash.to_string() }
+    }
+}
+
+impl From<TimedBlock> for TimedBlockView {
+    fn from(timed: TimedBlock) -> TimedBlockView {
+        TimedBlockView { block: timed.block.into(), time: block_time(timed.time) }
+    }
+}
+
+impl From<&ReorgSummary> for ReorgView {
+    fn from(reorg: &ReorgSummary) -> ReorgView {
+        ReorgView {
+            offset: reorg.offset.into(),
+            time: block_time(reorg.head_time),
+            depth: reorg.depth() as u64,
+            ancestor: reorg.ancestor.into(),
+            abandoned: reorg.abandoned.iter().copied().map(BlockRefView::from).collect(),
+        }
+    }
+}
+
+impl From<&SegmentStat> for SegmentView {
+    fn from(segment: &SegmentStat) -> SegmentView {
+        SegmentView {
+            number: segment.number,
+            from: segment.range.start.into(),
+            to: segment.range.end.into(),
+            bytes: segment.record_bytes,
+        }
     }
 }
 

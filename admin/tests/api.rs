@@ -291,6 +291,27 @@ fn pages_of_a_verification_leave_no_gap_and_count_nothing_twice() {
 }
 
 #[test]
+fn reorgs_show_what_they_abandoned_and_stat_counts_what_there_is() {
+    let api = Api::start();
+    let reorgs = api.json("/v1/chains/testnet/reorgs?last=1");
+    assert_eq!((&reorgs["total"], &reorgs["reorgs"][0]["depth"]), (&json!(1), &json!(1)));
+    let reorg = &reorgs["reorgs"][0];
+    assert_eq!((&reorg["offset"], &reorg["ancestor"]["number"]), (&json!("3"), &json!(11)));
+    assert_eq!(reorg["abandoned"][0]["hash"], hash(12, 0).to_string());
+    assert_eq!(reorg["time"], "2023-11-14T22:13:20Z");
+
+    let stat = api.json("/v1/chains/testnet/journal/stat");
+    for (key, expected) in [("records", 6), ("blocks", 5), ("reverts", 1), ("outcomes", 0)] {
+        assert_eq!(stat[key], expected, "{key}");
+    }
+    assert_eq!((&stat["first"]["number"], &stat["last"]["number"]), (&json!(10), &json!(13)));
+    assert_eq!(
+        (&stat["segments"][0]["from"], &stat["segments"][0]["to"]),
+        (&json!("0"), &json!("6"))
+    );
+}
+
+#[test]
 fn state_comes_in_pages_by_prefix() {
     let api = Api::start();
     let entry = |key: &str, value: &str| json!({"key": key, "value": value});
@@ -417,6 +438,9 @@ fn wrong_questions_are_problems() {
     check("/v1/chains/testnet/journal?form=1", 400, "form");
     check("/v1/chains/testnet/journal?from=6&wait=99", 400, "`wait`");
     check("/v1/chains/testnet/journal/verify?limit=99999", 400, "`limit`");
+    check("/v1/chains/testnet/reorgs?last=0", 400, "`last`");
+    check("/v1/chains/moon/reorgs", 404, "no chain called moon");
+    check("/v1/chains/moon/journal/stat", 404, "no chain called moon");
     check("/v1/lanes/toy/state", 400, "`toy` is not a lane");
     check("/v1/lanes/toy@moon/state", 404, "no lane toy@moon");
     check("/v1/lanes/toy@testnet/state?prefix=61", 400, "0x");

@@ -65,6 +65,15 @@ stops at once. Neither loses anything.")]
     #[command(subcommand)]
     Journal(JournalCommand),
 
+    /// The branches that chains took back
+    #[command(after_help = "\
+Example:
+  shepherd reorgs --chain sepolia --last 5
+
+Abandoned blocks stay in the journal. TIME is when the abandoned head was made: the reorg came
+after that. Asks the running daemon, or reads the data directory when none is running.")]
+    Reorgs(Reorgs),
+
     /// What lanes want done outside and nothing has come of yet
     #[command(subcommand)]
     Outbox(OutboxCommand),
@@ -96,6 +105,14 @@ pub enum JournalCommand {
 Example:
   shepherd journal tail --chain sepolia -n 5 --follow")]
     Tail(Tail),
+
+    /// How many records there are, from when to when, and what they take on disk
+    #[command(after_help = "\
+Example:
+  shepherd journal stat --chain sepolia
+
+Reads every record once.")]
+    Stat(OneChain),
 
     /// Read the whole journal and check every record against its checksum, its digest chain and
     /// its parent
@@ -181,6 +198,32 @@ pub struct Tail {
     pub follow: bool,
 
     /// Print JSON, one record a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Reorgs {
+    /// The chain; all of them when left out
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// How many of each chain at most, the newest
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub last: u32,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct OneChain {
+    /// The chain; all of them when left out
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

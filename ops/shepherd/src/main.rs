@@ -11,9 +11,11 @@ mod init;
 mod inspect;
 mod mask;
 mod modules;
+mod reorgs;
 mod run;
 mod scaffold;
 mod show;
+mod stat;
 mod summary;
 mod telemetry;
 mod verify;
@@ -53,6 +55,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Cursor(CursorCommand::List(args)) => data::cursors(&config()?, args),
         Command::Journal(JournalCommand::Tail(args)) => data::tail(&config()?, args),
         Command::Journal(JournalCommand::Verify(args)) => verify::verify(&config()?, args),
+        Command::Journal(JournalCommand::Stat(args)) => stat::stat(&config()?, args),
+        Command::Reorgs(args) => reorgs::reorgs(&config()?, args),
         Command::Outbox(OutboxCommand::List(args)) => data::outboxes(&config()?, args),
         Command::Outbox(OutboxCommand::Show(args)) => data::effect(&config()?, args),
         Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),

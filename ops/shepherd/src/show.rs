@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -50,4 +51,9 @@ pub fn print_table(table: &mut Table) {
 pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+/// A size as people read it: `1.5 GiB`.
+pub fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
 }

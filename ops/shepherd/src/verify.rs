@@ -23,7 +23,7 @@ use crate::{
     exit::{Code, Failure, Problem},
     show::{count, print, print_json},
     summary::{Content, Summary},
-    view::{View, the_chain},
+    view::{View, the_chain, the_chains},
 };
 
 /// What a whole journal came to.
@@ -45,10 +45,9 @@ struct Verified {
 /// `shepherd journal verify`.
 pub fn verify(config: &Config, args: &cli::Verify) -> Result<(), Failure> {
     let one_only = args.summary.is_some() || args.against.is_some();
-    let chains = match &args.chain {
-        Some(name) => vec![name.clone()],
-        None if one_only => vec![the_chain(config, None)?],
-        None => config.chains.iter().map(|chain| chain.name.clone()).collect(),
+    let chains = match one_only {
+        true => vec![the_chain(config, args.chain.as_ref())?],
+        false => the_chains(config, args.chain.as_ref()),
     };
     let earlier = args.against.as_deref().map(|file| earlier(file, &chains[0])).transpose()?;
     let view = View::open(config)?;

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use shepherd_admin::{
     query::{self, QueryError},
     view::{
-        CursorsView, EffectView, JournalView, LaneStateView, OffsetView, OutboxView, StateView,
-        VerifyView, bytes,
+        CursorsView, EffectView, JournalView, LaneStateView, OffsetView, OutboxView, ReorgsView,
+        StatView, StateView, VerifyView, bytes,
     },
 };
 use shepherd_ingest::{Trust, verify_stored};
@@ -128,6 +128,28 @@ impl View {
         }
     }
 
+    /// The newest reorgs of a chain.
+    pub fn reorgs(&self, chain: &ChainName, last: usize) -> Result<ReorgsView, Problem> {
+        match self {
+            View::Daemon(daemon) => daemon.get(&format!("/v1/chains/{chain}/reorgs?last={last}")),
+            View::Store(store) => {
+                let journal = query::journal(store, chain).map_err(unanswered)?;
+                query::reorgs(&journal, last).map_err(unanswered)
+            }
+        }
+    }
+
+    /// What a journal holds.
+    pub fn stat(&self, chain: &ChainName) -> Result<StatView, Problem> {
+        match self {
+            View::Daemon(daemon) => daemon.get(&format!("/v1/chains/{chain}/journal/stat")),
+            View::Store(store) => {
+                let journal = query::journal(store, chain).map_err(unanswered)?;
+                query::stat(&journal).map_err(unanswered)
+            }
+        }
+    }
+
     /// A page of a lane's state.
     pub fn state(
         &self,
@@ -216,6 +238,14 @@ fn unanswered(error: QueryError) -> Problem {
         QueryError::Read(_) | QueryError::Storage(_) => Code::Untrusted,
     };
     Problem::from_error(code, &error)
+}
+
+/// The chains that are meant: the one named, or all that are configured.
+pub fn the_chains(config: &Config, named: Option<&ChainName>) -> Vec<ChainName> {
+    match named {
+        Some(name) => vec![name.clone()],
+        None => config.chains.iter().map(|chain| chain.name.clone()).collect(),
+    }
 }
 
 /// The chain that is meant: the one named, or the only one there is.

@@ -75,3 +75,42 @@ fn a_verified_past_is_held_against_its_summary() {
     let args = ["journal", "verify", "--against", "then.json"];
     folder.fails(&args, 1, &["then.json was changed"]);
 }
+
+#[test]
+fn reorgs_are_listed_with_what_they_abandoned_with_and_without_the_daemon() {
+    let anvil = anvil(31337);
+    block_on(anvil.mine(5)).unwrap();
+    let folder = Folder::new(anvil.http_url().as_str());
+    let daemon = folder.start();
+    journaled(&folder, 5);
+    let calm = folder.run(&["reorgs"]);
+    assert_eq!(calm.stdout, "No chain has taken back a block.\n", "{calm:?}");
+    let old = [4, 5].map(|number| block_on(anvil.block(number)).unwrap().hash.to_string());
+    block_on(anvil.reorg(2)).unwrap();
+    block_on(anvil.mine(1)).unwrap();
+    journaled(&folder, 6);
+
+    let commands: [&[&str]; 4] =
+        [&["reorgs"], &["reorgs", "--json"], &["journal", "stat"], &["journal", "stat", "--json"]];
+    let with_daemon = commands.map(|command| folder.run(command));
+    daemon.stop();
+    for (command, with_daemon) in commands.iter().zip(&with_daemon) {
+        let without = folder.run(command);
+        assert_eq!((without.code, &without.stdout), (Some(0), &with_daemon.stdout), "{command:?}");
+    }
+    let view: Value = serde_json::from_str(&with_daemon[1].stdout).unwrap();
+    let reorg = &view[0]["reorgs"][0];
+    assert_eq!((&view[0]["total"], &reorg["depth"]), (&json!(1), &json!(2)));
+    assert_eq!((&reorg["offset"], &reorg["ancestor"]["number"]), (&json!("6"), &json!(3)));
+    for (abandoned, hash) in reorg["abandoned"].as_array().unwrap().iter().zip(&old) {
+        assert_eq!(abandoned["hash"], *hash);
+        assert!(with_daemon[0].stdout.contains(hash), "{}", with_daemon[0].stdout);
+    }
+    let stat: Value = serde_json::from_str(&with_daemon[3].stdout).unwrap();
+    for (key, expected) in
+        [("records", json!(10)), ("blocks", json!(9)), ("reverts", json!(1)), ("start", json!("0"))]
+    {
+        assert_eq!(stat[0][key], expected, "{key}");
+    }
+    assert_eq!((&stat[0]["first"]["number"], &stat[0]["last"]["number"]), (&json!(0), &json!(6)));
+}
