@@ -78,8 +78,9 @@ pub enum Start {
     At(u64),
 }
 
-/// How much of what endpoints say is checked. Data that fails is never journaled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How much of what endpoints say is checked, from little to much. Data that fails is never
+/// journaled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trust {
     /// Ids, parent hashes and order: for chains whose hashes or blooms are not Ethereum's.
     Link,

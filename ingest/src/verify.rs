@@ -121,6 +121,34 @@ pub enum Mismatch {
         /// The number.
         value: u64,
     },
+    /// A receipt of another block.
+    #[error("a receipt belongs to block {answered}")]
+    OtherBlocksReceipt {
+        /// The block the receipt names.
+        answered: BlockRef,
+    },
+    /// A receipt that says it belongs elsewhere, or has logs that do.
+    #[error("receipt {position}, or a log of it, names another transaction")]
+    ReceiptPlace {
+        /// Its position among those that came.
+        position: usize,
+    },
+    /// A receipt without a status, or of a type that cannot be.
+    #[error("receipt {position} has no status or an impossible type")]
+    ReceiptForm {
+        /// Its position.
+        position: usize,
+    },
+    /// The receipts are not the block's, or not all of them.
+    #[error("the {receipts} receipts that came hash to {computed}, the header says {claimed}")]
+    ReceiptsRoot {
+        /// What the header says.
+        claimed: B256,
+        /// What the receipts say.
+        computed: B256,
+        /// How many came.
+        receipts: usize,
+    },
     /// The header says there are logs and none came: the endpoint is behind.
     #[error("no logs came, the header's bloom says there are some")]
     NoLogs,
@@ -210,7 +238,7 @@ pub(crate) struct BloomHashes {
 
 impl BloomHashes {
     /// The bloom that a block with exactly these logs has.
-    fn bloom_of(&mut self, logs: &[Log]) -> Bloom {
+    pub(crate) fn bloom_of(&mut self, logs: &[Log]) -> Bloom {
         let mut bloom = Bloom::ZERO;
         for log in logs {
             let hash = self.addresses.entry(log.address).or_insert_with(|| keccak256(log.address));

@@ -34,6 +34,29 @@ pub(crate) struct WireLog {
     pub(crate) removed: bool,
 }
 
+/// A receipt, with what its block commits to and where it says it belongs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WireReceipt {
+    /// Nodes from before typed transactions leave it out.
+    #[serde(rename = "type", default)]
+    pub(crate) kind: Option<Quantity>,
+    #[serde(default)]
+    pub(crate) status: Option<Quantity>,
+    #[serde(default)]
+    pub(crate) root: Option<Bytes>,
+    pub(crate) cumulative_gas_used: Quantity,
+    pub(crate) logs: Vec<WireLog>,
+    pub(crate) block_hash: B256,
+    pub(crate) block_number: Quantity,
+    pub(crate) transaction_index: Quantity,
+    pub(crate) transaction_hash: B256,
+    #[serde(default)]
+    pub(crate) deposit_nonce: Option<Quantity>,
+    #[serde(default)]
+    pub(crate) deposit_receipt_version: Option<Quantity>,
+}
+
 /// A number as JSON-RPC writes it: hexadecimal with a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quantity(pub(crate) u64);
@@ -53,6 +76,26 @@ pub(crate) fn header(answer: &Answer) -> Result<Option<WireHeader>, serde_json::
 /// Reads the logs of a block.
 pub(crate) fn logs(answer: &Answer) -> Result<Vec<WireLog>, serde_json::Error> {
     answer.parse()
+}
+
+/// Reads the receipts of a block; `None` when the endpoint does not have them.
+pub(crate) fn receipts(answer: &Answer) -> Result<Option<Vec<WireReceipt>>, serde_json::Error> {
+    answer.parse()
+}
+
+/// Reads one receipt; `None` when the endpoint does not have it.
+pub(crate) fn receipt(answer: &Answer) -> Result<Option<WireReceipt>, serde_json::Error> {
+    answer.parse()
+}
+
+/// Reads the hashes of a block's transactions; `None` when the endpoint does not have the block.
+pub(crate) fn transactions(answer: &Answer) -> Result<Option<Vec<B256>>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Transactions {
+        transactions: Vec<B256>,
+    }
+    let block: Option<Transactions> = answer.parse()?;
+    Ok(block.map(|block| block.transactions))
 }
 
 impl<'de> Deserialize<'de> for Quantity {

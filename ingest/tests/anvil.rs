@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, U256};
 use common::{Disk, Following, config, pool};
 use shepherd_devnet::{Anvil, Options, Transaction};
-use shepherd_ingest::{Config, check_chain};
+use shepherd_ingest::{Config, Trust, check_chain};
 use shepherd_log::BlockRef;
 
 /// A node with a contract that answers each call with three logs.
@@ -86,6 +86,22 @@ async fn a_chain_is_followed_over_a_websocket_alone() {
     let following = Following::start(&disk, &pool, config());
     devnet.until_journaled(&disk).await;
     devnet.mine(3, 2).await;
+    devnet.until_journaled(&disk).await;
+    following.stop().await;
+    devnet.assert_same_chain(&disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receipts_of_a_real_node_hash_to_its_root() {
+    let devnet = Devnet::start().await;
+    devnet.mine(3, 40).await;
+    devnet.mine(1, 0).await;
+    let pool = pool(devnet.anvil.chain_id(), &[devnet.anvil.http_url().as_str()]);
+    let disk = Disk::new(devnet.anvil.chain_id());
+    let config = Config { trust: Trust::Receipts, ..config() };
+    let following = Following::start(&disk, &pool, config);
+    devnet.until_journaled(&disk).await;
+    devnet.mine(1, 3).await;
     devnet.until_journaled(&disk).await;
     following.stop().await;
     devnet.assert_same_chain(&disk).await;

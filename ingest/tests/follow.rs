@@ -403,6 +403,56 @@ async fn trust_in_links_alone_takes_foreign_hashes_and_blooms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn receipts_show_what_a_bloom_cannot() {
+    let node = Node::start(CHAIN_ID).await;
+    let disk = Disk::new(CHAIN_ID);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
+    let config = Config { trust: Trust::Receipts, ..config() };
+    let mut following = Following::start(&disk, &pool, config);
+    following.until_following().await;
+    for fault in [
+        Nasty::OtherData,
+        Nasty::LogMissing,
+        Nasty::Result(json!([])),
+        Nasty::Result(json!(null)),
+        Nasty::Error(-32000, "unknown block"),
+    ] {
+        for gap in [1, 20] {
+            node.play("eth_getBlockReceipts", 1, fault.clone());
+            node.extend(gap, 3);
+            disk.until_head(node.head().hash).await;
+            assert!(node.is_honest_again(), "{fault:?}");
+        }
+    }
+    node.extend(1, 0);
+    node.reorg(3, 5);
+    disk.until_head(node.head().hash).await;
+    assert!(following.metric("verification_failures_total") >= 6.0);
+    following.stop().await;
+    assert_same_chain(&disk, &node, 0);
+    assert_eq!(node.calls("eth_getLogs"), 0, "logs are taken from receipts");
+    assert_eq!(node.calls("eth_getTransactionReceipt"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_are_asked_for_one_by_one_where_they_are_not_served_together() {
+    let node = Node::start(CHAIN_ID).await;
+    node.play("eth_getBlockReceipts", usize::MAX, Nasty::Error(-32601, "no such method"));
+    node.extend(20, 5);
+    let disk = Disk::new(CHAIN_ID);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
+    let config = Config { trust: Trust::Receipts, ..config() };
+    let following = Following::start(&disk, &pool, config);
+    disk.until_head(node.head().hash).await;
+    node.play("eth_getTransactionReceipt", 1, Nasty::Result(json!(null)));
+    node.extend(1, 5);
+    disk.until_head(node.head().hash).await;
+    following.stop().await;
+    assert_same_chain(&disk, &node, 0);
+    assert!(node.calls("eth_getTransactionReceipt") >= 21 * 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_check_tries_the_newest_block() {
     let node = Node::start(CHAIN_ID).await;
     node.extend(5, 2);

@@ -11,8 +11,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use alloy::consensus::Header;
-use alloy_primitives::{Address, B256, Bloom, Bytes, keccak256};
+use alloy::consensus::{Header, Receipt, ReceiptEnvelope, TxType, proofs::calculate_receipt_root};
+use alloy_primitives::{Address, B256, Bloom, Bytes, LogData, keccak256};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -29,6 +29,8 @@ pub enum Nasty {
     Error(i64, &'static str),
     /// The last log of the block is left out.
     LogMissing,
+    /// The data of the last log is another, which its bloom does not show.
+    OtherData,
     /// The header's bloom is empty, its hash as it should be.
     BloomMissing,
     /// The message is answered with a status and a `Retry-After`, if any.
@@ -62,6 +64,7 @@ pub struct ScriptedBlock {
     timestamp: u64,
     header_json: Arc<str>,
     logs_json: Arc<str>,
+    receipts_json: Arc<str>,
 }
 
 struct Script {
@@ -187,8 +190,10 @@ impl Script {
         let number = parent.map_or(0, |parent| parent.number + 1);
         let salt = self.salt;
         let logs: Vec<Value> = (0..logs).map(|index| log(number, salt, index)).collect();
+        let receipts = receipts(&logs);
         let header = Header {
             number,
+            receipts_root: calculate_receipt_root(&receipts),
             parent_hash: parent.map_or(B256::ZERO, |parent| parent.hash),
             timestamp: parent.map_or(1_700_000_000, |parent| parent.timestamp + 12),
             extra_data: Bytes::from(salt.to_be_bytes()),
@@ -203,7 +208,9 @@ impl Script {
         header_json["hash"] = json!(hash);
         header_json["size"] = json!("0x220");
         header_json["uncles"] = json!([]);
-        header_json["transactions"] = json!([keccak256(hash), keccak256(keccak256(hash))]);
+        let transactions: Vec<B256> =
+            (0..receipts.len()).map(|index| transaction_hash(number, salt, index)).collect();
+        header_json["transactions"] = json!(transactions);
         let logs_json: Vec<Value> = logs
             .into_iter()
             .map(|mut log| {
@@ -212,6 +219,20 @@ impl Script {
                 log
             })
             .collect();
+        let receipts_json = transactions.iter().zip(receipts).zip(logs_json.chunks(2)).enumerate();
+        let receipts_json = receipts_json.map(|(index, ((transaction, receipt), logs))| {
+            json!({
+                "type": "0x2",
+                "status": "0x1",
+                "cumulativeGasUsed": format!("{:#x}", receipt.cumulative_gas_used()),
+                "logs": logs,
+                "blockHash": hash,
+                "blockNumber": header_json["number"],
+                "transactionIndex": format!("{index:#x}"),
+                "transactionHash": transaction,
+            })
+        });
+        let receipts_json: Value = receipts_json.collect();
         let block = ScriptedBlock {
             number,
             hash,
@@ -220,6 +241,7 @@ impl Script {
             timestamp: header.timestamp,
             header_json: header_json.to_string().into(),
             logs_json: Value::from(logs_json).to_string().into(),
+            receipts_json: receipts_json.to_string().into(),
         };
         self.known.insert(hash, block.clone());
         self.chain.push(block);
@@ -270,6 +292,19 @@ impl Script {
                     None => r#""error":{"code":-32000,"message":"unknown block"}"#.to_owned(),
                 }
             }
+            "eth_getBlockReceipts" => {
+                let hash: B256 = params[0].as_str().unwrap().parse().unwrap();
+                let receipts = self.known.get(&hash).map(|block| &*block.receipts_json);
+                format!(r#""result":{}"#, receipts.unwrap_or("null"))
+            }
+            "eth_getTransactionReceipt" => {
+                let receipt = self.chain.iter().rev().find_map(|block| {
+                    let receipts: Value = serde_json::from_str(&block.receipts_json).unwrap();
+                    let mut receipts = receipts.as_array().unwrap().iter();
+                    receipts.find(|receipt| receipt["transactionHash"] == params[0]).cloned()
+                });
+                format!(r#""result":{}"#, receipt.unwrap_or(Value::Null))
+            }
             _ => r#""error":{"code":-32601,"message":"no such method"}"#.to_owned(),
         }
     }
@@ -297,6 +332,13 @@ impl Script {
                 }
                 Some(Nasty::LogMissing) => changed(&honest, |logs| {
                     logs.as_array_mut().unwrap().pop();
+                }),
+                Some(Nasty::OtherData) => changed(&honest, |answer| {
+                    let last = answer.as_array_mut().unwrap().last_mut().unwrap();
+                    match last.get_mut("logs") {
+                        None => last["data"] = json!("0xbad0"),
+                        Some(logs) => logs[0]["data"] = json!("0xbad0"),
+                    }
                 }),
                 Some(Nasty::BloomMissing) => changed(&honest, |header| {
                     header["logsBloom"] = json!(Bloom::ZERO);
@@ -352,6 +394,24 @@ fn log(number: u64, salt: u64, index: usize) -> Value {
         "transactionHash": transaction_hash(number, salt, index / 2),
         "removed": false,
     })
+}
+
+/// The receipts of the transactions that logged these, two logs each.
+fn receipts(logs: &[Value]) -> Vec<ReceiptEnvelope> {
+    let log = |log: &Value| alloy_primitives::Log {
+        address: serde_json::from_value(log["address"].clone()).unwrap(),
+        data: LogData::new_unchecked(
+            serde_json::from_value(log["topics"].clone()).unwrap(),
+            serde_json::from_value(log["data"].clone()).unwrap(),
+        ),
+    };
+    let receipt = |(index, logs): (usize, &[Value])| {
+        let cumulative_gas_used = 50_000 * (index as u64 + 1);
+        let logs = logs.iter().map(log).collect();
+        let receipt = Receipt { status: true.into(), cumulative_gas_used, logs };
+        ReceiptEnvelope::from_typed(TxType::Eip1559, receipt)
+    };
+    logs.chunks(2).enumerate().map(receipt).collect()
 }
 
 fn transaction_hash(number: u64, salt: u64, index: usize) -> B256 {
