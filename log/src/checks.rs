@@ -22,11 +22,13 @@ use crate::{
     },
     effect::EffectId,
     highwater::{self, Highwater, HighwaterError},
-    journal::{self, ReadError, Records, Reverts, Segments, StoredRecord},
+    index::{self, LoadedIndex},
+    journal::{self, ReadError, Records, Reverts, StoredRecord},
     lane::Cursor,
     lane_snapshot::LaneSnapshot,
     state_sum::StateSum,
     store::{Keyspaces, StorageError},
+    trees::Trees,
     types::{BlockRef, ChainName, Digest, LaneId, Offset},
 };
 
@@ -149,7 +151,8 @@ pub struct LoadedChain {
     pub name: ChainName,
     pub number: u16,
     pub chain_id: u64,
-    pub segments: Segments,
+    pub segments: Trees,
+    pub index: LoadedIndex,
     pub tail: Offset,
     pub tail_digest: Digest,
     pub head: Option<BlockRef>,
@@ -165,7 +168,8 @@ impl LoadedChain {
             name,
             number,
             chain_id,
-            segments: Segments::default(),
+            segments: Trees::new(journal::segment_prefix(number)),
+            index: LoadedIndex::empty(number),
             tail: Offset::START,
             tail_digest: Digest::ZERO,
             head: None,
@@ -217,6 +221,7 @@ fn load_chain(
 ) -> Result<LoadedChain, StorageError> {
     let mut chain = LoadedChain::empty(name, row.number, row.chain_id);
     chain.segments = journal::open_segments(database, row.number)?;
+    let segments = chain.segments.all();
     for entry in snapshot.prefix(&keyspaces.meta, codec::reverts_prefix(row.number)) {
         let (key, value) = entry.into_inner()?;
         let damaged = || StorageError::damaged("the row of a revert");
@@ -225,7 +230,7 @@ fn load_chain(
         let abandoned = revert.abandoned.iter().map(|block| (Offset::new(*block), offset));
         chain.reverts.abandoned.extend(abandoned);
         let range = offset..offset.plus(1);
-        match Records::new(chain.segments.clone(), snapshot.clone(), range).next() {
+        match Records::new(segments.clone(), snapshot.clone(), Offset::START, range).next() {
             Some(Ok(record)) => {
                 chain.reverts.ancestors.insert(offset, record.head().number);
             }
@@ -234,9 +239,11 @@ fn load_chain(
         }
     }
     chain.highest = journal::find_highest(row.number, keyspaces, snapshot)?;
-    chain.tail = journal::find_tail(&chain.segments, snapshot)?;
+    chain.tail = journal::find_tail(&segments, snapshot)?;
     let first = Offset::new(chain.tail.get().saturating_sub(TAIL_RECORDS_CHECKED));
-    for record in Records::new(chain.segments.clone(), snapshot.clone(), first..chain.tail) {
+    let records = Offset::START..chain.tail;
+    chain.index = index::open_index(database, keyspaces, snapshot, row.number, records)?;
+    for record in Records::new(segments, snapshot.clone(), Offset::START, first..chain.tail) {
         let offset = record.as_ref().map_or(first, StoredRecord::offset);
         let starts_chain = offset == first && first != Offset::START;
         match record {
@@ -335,7 +342,7 @@ fn has_digest(chain: &LoadedChain, mark: Offset, digest: Digest, snapshot: &Snap
         return digest == Digest::ZERO;
     }
     let last = Offset::new(mark.get() - 1);
-    Records::new(chain.segments.clone(), snapshot.clone(), last..mark)
+    Records::new(chain.segments.all(), snapshot.clone(), Offset::START, last..mark)
         .next()
         .is_some_and(|record| record.is_ok_and(|record| record.digest() == digest))
 }

@@ -3,6 +3,7 @@
 //! | keyspace | key | value |
 //! |---|---|---|
 //! | `journal-CHAIN-SEGMENT` | offset 8, part 2 | a piece of a record: length 4, kind 1, offset 8, previous digest 32, body |
+//! | `index-CHAIN-SEGMENT` | kind 1, address 20 or topic 32 or nothing, first offset of a chunk 8 | a roaring bitmap of offsets in the segment |
 //! | `blocks` | chain 2, number 8, hash 32 | offset |
 //! | `cursors` | lane 4 | [`CursorRow`] |
 //! | `commits` | lane 4, commit 8 | [`CommitRow`] |
@@ -14,6 +15,7 @@
 //! | `done` | lane 4, BLAKE3 of the effect's key 32 | [`DoneRow`], once the receiver has it |
 //! | `meta` | `chain/NAME`, `lane/NAME`, `revert/` chain 2, offset 8 | [`ChainRow`], [`LaneRow`], [`RevertRow`] |
 //! | | `genesis/` chain 2 | hash of block 0 |
+//! | | `indexed/` chain 2 | the offset up to which there is a log index |
 //!
 //! Keys are big-endian and of fixed width, so that they sort in journal order. Every value is
 //! sealed: a version byte, the content, and eight bytes of XXH3 over the content seeded with the
@@ -25,6 +27,7 @@
 
 use alloy_primitives::{Address, B256, FixedBytesSliceExt};
 use bincode::{BorrowDecode, Decode, Encode, config};
+use roaring::RoaringBitmap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::{
@@ -182,6 +185,34 @@ pub fn parse_block_key(key: &[u8]) -> Result<B256, DecodeError> {
     Ok(B256::from(*hash))
 }
 
+/// What a row of the log index is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexKind {
+    /// Records with a log of an address.
+    Address = 0,
+    /// Records with a log that has a first topic.
+    Topic0 = 1,
+    /// Records that are blocks. The last row of a chunk that is written.
+    Blocks = 2,
+}
+
+/// Key of a row of the log index; `first` is the first record of its chunk.
+pub fn index_key(kind: IndexKind, value: &[u8], first: Offset) -> Vec<u8> {
+    [&[kind as u8], value, &first.get().to_be_bytes()].concat()
+}
+
+/// What a row of the log index is about, and the first record of its chunk.
+pub fn parse_index_key(key: &[u8]) -> Result<(IndexKind, Offset), DecodeError> {
+    let (start, first) = key.split_last_chunk::<8>().ok_or(DecodeError::WrongLength)?;
+    let kind = match (start.first(), start.len()) {
+        (Some(0), 21) => IndexKind::Address,
+        (Some(1), 33) => IndexKind::Topic0,
+        (Some(2), 1) => IndexKind::Blocks,
+        _ => return Err(DecodeError::WrongLength),
+    };
+    Ok((kind, Offset::new(u64::from_be_bytes(*first))))
+}
+
 /// Key of a lane's cursor.
 pub fn cursor_key(lane: u32) -> [u8; 4] {
     lane.to_be_bytes()
@@ -276,6 +307,12 @@ pub const CHAIN_PREFIX: &[u8] = b"chain/";
 pub const LANE_PREFIX: &[u8] = b"lane/";
 const REVERT_PREFIX: &[u8; 7] = b"revert/";
 const GENESIS_PREFIX: &[u8; 8] = b"genesis/";
+const INDEXED_PREFIX: &[u8; 8] = b"indexed/";
+
+/// Key of how far a chain has a log index in `meta`.
+pub fn indexed_key(chain: u16) -> [u8; 10] {
+    join(*INDEXED_PREFIX, chain.to_be_bytes())
+}
 
 /// Key of the hash of a chain's block 0 in `meta`.
 pub fn genesis_key(chain: u16) -> [u8; 10] {
@@ -559,6 +596,20 @@ pub struct HighwaterRow {
     pub chains: Vec<(u16, u64, [u8; 32])>,
     /// Lane and its last commit number.
     pub lanes: Vec<(u32, u64)>,
+}
+
+/// Seals positions in a segment as a row of the log index.
+pub fn seal_positions(key: &[u8], positions: &[u16]) -> Vec<u8> {
+    let bitmap: RoaringBitmap = positions.iter().map(|position| u32::from(*position)).collect();
+    let mut bytes = Vec::with_capacity(bitmap.serialized_size());
+    bitmap.serialize_into(&mut bytes).expect("writing into memory cannot fail");
+    seal(key, &bytes)
+}
+
+/// Takes a row of the log index apart.
+pub fn unseal_positions(key: &[u8], sealed: &[u8]) -> Result<RoaringBitmap, DecodeError> {
+    RoaringBitmap::deserialize_from(unseal(key, sealed)?)
+        .map_err(|error| DecodeError::Layout(error.to_string()))
 }
 
 /// Encodes an offset as a value.

@@ -29,7 +29,9 @@ use crate::{
         self, DecodeError, DecodedRecord, RECORD_BYTES_MAX, RecordView, RevertRow, seal_row, unseal,
     },
     highwater::Mark,
-    store::{Core, Keyspaces, StorageError, keyspace_options},
+    index::Index,
+    store::{Core, Keyspaces, StorageError},
+    trees::{Segments, Trees},
     types::{Block, BlockRef, ChainName, Digest, Offset, Record, Revert},
     writer::{Batch, SizeError},
 };
@@ -39,6 +41,12 @@ use crate::{
 /// About two days of a chain with twelve-second blocks, one hour of a chain with four blocks a
 /// second. A segment costs a few files and, while it is written, one memtable.
 pub(crate) const SEGMENT_RECORDS: u64 = 16_384;
+
+/// Chunks of the log index that may wait for later appends to write their rows.
+///
+/// One, so that a burst of empty blocks, which fills a chunk with each append, does not pile up
+/// chunks in memory.
+const WHOLE_CHUNKS_MAX: usize = 1;
 
 /// The end of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +171,14 @@ pub enum GenesisError {
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// Retention has removed the record.
+    #[error("records before {trimmed_to} have been trimmed, {wanted} is one of them")]
+    Trimmed {
+        /// The first record asked for.
+        wanted: Offset,
+        /// The first record that is still there.
+        trimmed_to: Offset,
+    },
     /// There is no such record although later ones exist.
     #[error("record {offset} is missing")]
     Missing {
@@ -205,7 +221,8 @@ struct Inner {
     chain: ChainName,
     number: u16,
     chain_id: u64,
-    segments: RwLock<Segments>,
+    segments: Trees,
+    index: Index,
     reverts: RwLock<Reverts>,
     /// Digest of the last record; held while appending.
     appender: Mutex<Digest>,
@@ -221,9 +238,6 @@ pub(crate) struct Reverts {
     pub ancestors: BTreeMap<Offset, u64>,
 }
 
-/// The segments that exist, by number.
-pub(crate) type Segments = Arc<BTreeMap<u64, Keyspace>>;
-
 impl Journal {
     pub(crate) fn new(core: Arc<Core>, chain: LoadedChain) -> Journal {
         let tail = Tail { offset: chain.tail, head: chain.head, highest: chain.highest };
@@ -233,7 +247,8 @@ impl Journal {
                 chain: chain.name,
                 number: chain.number,
                 chain_id: chain.chain_id,
-                segments: RwLock::new(chain.segments),
+                segments: chain.segments,
+                index: Index::new(chain.index),
                 reverts: RwLock::new(chain.reverts),
                 appender: Mutex::new(chain.tail_digest),
                 tail: watch::Sender::new(tail),
@@ -243,6 +258,10 @@ impl Journal {
 
     pub(crate) fn number(&self) -> u16 {
         self.inner.number
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.inner.index
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -352,8 +371,8 @@ impl Journal {
         let expected = tail.offset;
         let mut linker = Linker { journal: self, tail, appended: BTreeMap::new() };
         let mut reverts = Reverts::default();
-        // A block that comes back within one append is indexed where it came back.
-        let mut index = BTreeMap::new();
+        // A block that comes back within one append is found where it came back.
+        let mut blocks = BTreeMap::new();
         let mut next_digest = *digest;
         let mut offset = expected;
         for record in records {
@@ -370,17 +389,29 @@ impl Journal {
             }
             next_digest = self.put(&mut batch, record, offset, next_digest)?;
             if let Record::Block(block) = record {
-                index.insert(block.header.this, offset);
+                blocks.insert(block.header.this, offset);
             }
             offset = offset.plus(1);
         }
-        for (block, offset) in index {
+        for (block, offset) in blocks {
             let key = codec::block_key(inner.number, block);
             batch.put(&inner.core.keyspaces.blocks, key, codec::encode_offset(&key, offset))?;
         }
         let tail = Tail { offset, ..linker.tail };
         let mark = Mark::Chain(inner.number, offset, next_digest);
-        inner.core.writer.commit(batch, Some(mark));
+        let mut index = inner.index.work();
+        let planned = self.plan_rows_of_append(&index, &mut batch)?;
+        // Before the batch, behind which a snapshot would wait.
+        let unseen = index.is_behind(expected).then(|| inner.core.snapshot());
+        let submitted = inner.core.writer.submit(batch, Some(mark));
+        if let Some(snapshot) = unseen {
+            self.catch_up_index(&mut index, snapshot, expected);
+        }
+        index.see_appended(expected, records);
+        submitted.wait();
+        index.written(planned);
+        self.write_whole_chunks(&mut index, WHOLE_CHUNKS_MAX)?;
+        drop(index);
         *digest = next_digest;
         let mut all = inner.reverts.write().expect("nothing panics while extending");
         all.abandoned.append(&mut reverts.abandoned);
@@ -412,18 +443,11 @@ impl Journal {
     /// The segment an offset belongs to, created when this is its first record.
     fn segment(&self, offset: Offset) -> Result<Keyspace, StorageError> {
         let number = offset.get() / SEGMENT_RECORDS;
-        if let Some(segment) = self.segments().get(&number) {
-            return Ok(segment.clone());
-        }
-        let name = segment_name(self.inner.number, number);
-        let segment = self.inner.core.database.keyspace(&name, keyspace_options)?;
-        let mut segments = self.inner.segments.write().expect("nothing panics while extending");
-        Arc::make_mut(&mut segments).insert(number, segment.clone());
-        Ok(segment)
+        Ok(self.inner.segments.get_or_create(number, &self.inner.core.database)?)
     }
 
     pub(crate) fn segments(&self) -> Segments {
-        self.inner.segments.read().expect("nothing panics while extending").clone()
+        self.inner.segments.all()
     }
 
     /// The records of a range, as far as the journal goes.
@@ -433,7 +457,7 @@ impl Journal {
 
     pub(crate) fn read_at(&self, snapshot: Snapshot, range: Range<Offset>) -> Records {
         let end = range.end.min(self.tail().offset);
-        Records::new(self.segments(), snapshot, range.start..end)
+        Records::new(self.segments(), snapshot, self.start(), range.start..end)
     }
 
     /// The block at a height that is not abandoned, and its offset.
@@ -597,12 +621,8 @@ fn check_block(block: &Block, head: Option<BlockRef>) -> Result<(), LinkProblem>
     Ok(())
 }
 
-fn segment_prefix(chain: u16) -> String {
+pub(crate) fn segment_prefix(chain: u16) -> String {
     format!("journal-{chain:05}-")
-}
-
-fn segment_name(chain: u16, segment: u64) -> String {
-    format!("{}{segment:08}", segment_prefix(chain))
 }
 
 /// The greatest height in a chain's block index.
@@ -620,17 +640,8 @@ pub(crate) fn find_highest(
 }
 
 /// Opens the segments of a chain that exist.
-pub(crate) fn open_segments(database: &Database, chain: u16) -> Result<Segments, StorageError> {
-    let prefix = segment_prefix(chain);
-    let mut segments = BTreeMap::new();
-    for name in database.list_keyspace_names() {
-        let Some(number) = name.strip_prefix(&*prefix).and_then(|number| number.parse().ok())
-        else {
-            continue;
-        };
-        segments.insert(number, database.keyspace(&name, keyspace_options)?);
-    }
-    Ok(Arc::new(segments))
+pub(crate) fn open_segments(database: &Database, chain: u16) -> Result<Trees, StorageError> {
+    Ok(Trees::open(database, segment_prefix(chain))?)
 }
 
 /// The offset after the last record. The newest segment is empty when the process ended between
@@ -646,18 +657,34 @@ pub(crate) fn find_tail(segments: &Segments, snapshot: &Snapshot) -> Result<Offs
     Ok(Offset::START)
 }
 
-/// Records in offset order. After an error the next call goes on with the next record.
+/// Records in offset order. After an error the next call goes on with the next record that is
+/// there.
 pub struct Records {
     segments: Segments,
     snapshot: Snapshot,
+    start: Offset,
     next: Offset,
     end: Offset,
     open: Option<(u64, Iter)>,
 }
 
 impl Records {
-    pub(crate) fn new(segments: Segments, snapshot: Snapshot, range: Range<Offset>) -> Records {
-        Records { segments, snapshot, next: range.start, end: range.end, open: None }
+    pub(crate) fn new(
+        segments: Segments,
+        snapshot: Snapshot,
+        start: Offset,
+        range: Range<Offset>,
+    ) -> Records {
+        Records { segments, snapshot, start, next: range.start, end: range.end, open: None }
+    }
+
+    /// The record at an offset, `None` past the end. Offsets that follow each other are cheapest.
+    pub(crate) fn at(&mut self, offset: Offset) -> Result<Option<StoredRecord>, ReadError> {
+        if offset != self.next {
+            self.next = offset;
+            self.open = None;
+        }
+        self.next().transpose()
     }
 
     fn read_next(&mut self) -> Result<StoredRecord, ReadError> {
@@ -708,6 +735,11 @@ impl Iterator for Records {
     fn next(&mut self) -> Option<Result<StoredRecord, ReadError>> {
         if self.next >= self.end {
             return None;
+        }
+        if self.next < self.start {
+            let trimmed = ReadError::Trimmed { wanted: self.next, trimmed_to: self.start };
+            self.next = self.start;
+            return Some(Err(trimmed));
         }
         let record = self.read_next();
         self.next = self.next.plus(1);

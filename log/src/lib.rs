@@ -12,7 +12,9 @@ mod checks;
 mod codec;
 mod deliveries;
 mod effect;
+mod find;
 mod highwater;
+mod index;
 mod journal;
 mod lane;
 mod lane_snapshot;
@@ -22,6 +24,7 @@ mod reorgs;
 mod stat;
 mod state_sum;
 mod store;
+mod trees;
 mod types;
 mod verify;
 mod writer;
@@ -32,6 +35,7 @@ pub use deliveries::Deliveries;
 pub use effect::{
     Deliver, Effect, EffectId, EffectKey, EffectResult, ORDER_UID_BYTES, Outcome, Refusal,
 };
+pub use find::{Candidates, Found, LogFilter, Touched};
 pub use highwater::HighwaterError;
 pub use journal::{
     AppendError, GenesisError, Journal, LinkProblem, ReadError, Records, StoredRecord, Tail,

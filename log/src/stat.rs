@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use fjall::Keyspace;
+
 use crate::{
     codec::RecordView,
     journal::{Journal, ReadError, SEGMENT_RECORDS},
@@ -29,9 +31,11 @@ pub struct Stat {
     pub outcomes: u64,
     /// The segments, oldest first.
     pub segments: Vec<SegmentStat>,
-    /// What the segments take on disk. What is not yet sorted into them, at most
+    /// What segments and their log index take on disk. What is not yet sorted into them, at most
     /// some 64 MiB for all chains together, is not counted.
     pub bytes_on_disk: u64,
+    /// Records before this offset are in the log index.
+    pub indexed_to: Offset,
 }
 
 /// A block and when it was made.
@@ -52,12 +56,14 @@ pub struct SegmentStat {
     pub range: Range<Offset>,
     /// What its records take on disk.
     pub record_bytes: u64,
+    /// What its log index takes on disk.
+    pub index_bytes: u64,
 }
 
 impl Journal {
     /// Counts what the journal holds.
     ///
-    /// Reads every record.
+    /// Takes milliseconds where there is a log index, and reads every record where not.
     pub fn stat(&self) -> Result<Stat, ReadError> {
         let tail = self.tail();
         let start = self.start();
@@ -78,27 +84,22 @@ impl Journal {
             blocks,
             reverts,
             outcomes: records - blocks - reverts,
-            bytes_on_disk: segments.iter().map(|one| one.record_bytes).sum(),
+            bytes_on_disk: segments.iter().map(|one| one.record_bytes + one.index_bytes).sum(),
             segments,
+            indexed_to: self.indexed_to(),
         })
-    }
-
-    fn count_blocks(&self, range: Range<Offset>) -> Result<u64, ReadError> {
-        let mut blocks = 0;
-        for stored in self.read(range) {
-            blocks += u64::from(matches!(stored?.record(), RecordView::Block(_)));
-        }
-        Ok(blocks)
     }
 
     fn segment_stats(&self, range: Range<Offset>) -> Vec<SegmentStat> {
         let segments = self.segments();
-        let stats = segments.iter().map(|(number, segment)| {
+        let index = self.index().trees().all();
+        let stats = segments.iter().map(|(number, records)| {
             let first = Offset::new(number * SEGMENT_RECORDS);
             SegmentStat {
                 number: *number,
                 range: first.max(range.start)..first.plus(SEGMENT_RECORDS).min(range.end),
-                record_bytes: segment.disk_space(),
+                record_bytes: records.disk_space(),
+                index_bytes: index.get(number).map_or(0, Keyspace::disk_space),
             }
         });
         // The newest one may be empty, or filled since the tail was looked at.

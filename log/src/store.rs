@@ -50,7 +50,7 @@ use crate::{
 /// |---|---|
 /// | 1 | journal, lanes |
 /// | 2 | outcomes in the journal; effects, outbox and what is done |
-/// | 3 | the sum of a lane's state in its cursor and commit rows |
+/// | 3 | the sum of a lane's state in its cursor and commit rows; the log index |
 pub const FORMAT: u32 = 3;
 
 /// Memory the engine may use for blocks it has read.

@@ -195,6 +195,11 @@ impl Writer {
 
     /// When this returns, the batch survives a power cut.
     pub fn commit(&self, batch: Batch, mark: Option<Mark>) {
+        self.submit(batch, mark).wait();
+    }
+
+    /// Hands a batch to the thread without waiting for it.
+    pub fn submit(&self, batch: Batch, mark: Option<Mark>) -> Submitted {
         debug_assert!(batch.changes_no_key_twice(), "no key is changed twice in one batch");
         let (done, answer) = sync_channel(1);
         let queue =
@@ -202,7 +207,27 @@ impl Writer {
         if queue.send(Job { batch, mark, done }).is_err() {
             (self.on_write_failure)("the writer thread ended");
         }
-        match answer.recv_timeout(COMMIT_TIME_MAX) {
+        Submitted { answer, on_write_failure: self.on_write_failure }
+    }
+
+    /// Keeps commits out while a snapshot is taken: without this a snapshot can be torn while the
+    /// engine installs a new version of a tree (hazard F2).
+    pub fn hold_commits(&self) -> MutexGuard<'_, ()> {
+        self.commits.lock().expect("the writer ends the process instead of panicking")
+    }
+}
+
+/// A batch on its way to the disk.
+#[must_use = "it is durable once it was waited for"]
+pub struct Submitted {
+    answer: Receiver<()>,
+    on_write_failure: fn(&str) -> !,
+}
+
+impl Submitted {
+    /// When this returns, the batch survives a power cut.
+    pub fn wait(self) {
+        match self.answer.recv_timeout(COMMIT_TIME_MAX) {
             Ok(()) => (),
             Err(RecvTimeoutError::Timeout) => (self.on_write_failure)(&format!(
                 "a commit did not come back within {} seconds",
@@ -212,12 +237,6 @@ impl Writer {
                 (self.on_write_failure)("the writer thread ended")
             }
         }
-    }
-
-    /// Keeps commits out while a snapshot is taken: without this a snapshot can be torn while the
-    /// engine installs a new version of a tree (hazard F2).
-    pub fn hold_commits(&self) -> MutexGuard<'_, ()> {
-        self.commits.lock().expect("the writer ends the process instead of panicking")
     }
 }
 

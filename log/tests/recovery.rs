@@ -12,9 +12,9 @@ use std::{
 };
 
 use common::{
-    LANE, Outcome, append_all, catch_up, copy, cut_log, files, forked, journal, lane,
-    lower_the_mark, open, options, outcome, seed, snapshot, step, straight, write_ahead_log,
-    written_bytes,
+    LANE, Outcome, append_all, catch_up, copy, cut_log, files, forked, journal, keyspace, lane,
+    lower_the_mark, open, options, outcome, seed, snapshot, step, straight, with_engine,
+    write_ahead_log, written_bytes,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shepherd_log::{Applied, Finding, Offset, OpenError, ReadError, Store, Writes};
@@ -170,17 +170,6 @@ fn flip(file: &Path, at: u64, bit: u8) {
     file.read_exact(&mut byte).unwrap();
     file.seek(SeekFrom::Start(at)).unwrap();
     file.write_all(&[byte[0] ^ (1 << bit)]).unwrap();
-}
-
-/// Opens the engine below the store, to do what no operation of the store does.
-fn with_engine(dir: &Path, change: impl FnOnce(&fjall::Database)) {
-    let database = fjall::Database::builder(dir.join("store").join("db")).open().unwrap();
-    change(&database);
-    database.persist(fjall::PersistMode::SyncAll).unwrap();
-}
-
-fn keyspace(database: &fjall::Database, name: &str) -> fjall::Keyspace {
-    database.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap()
 }
 
 #[test]

@@ -263,6 +263,17 @@ pub fn cut_log(copied: &Path, at: u64, zeroed: bool) {
     }
 }
 
+/// Opens the engine below the store, to do what no operation of the store does.
+pub fn with_engine(dir: &Path, change: impl FnOnce(&fjall::Database)) {
+    let database = fjall::Database::builder(dir.join("store").join("db")).open().unwrap();
+    change(&database);
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
+pub fn keyspace(database: &fjall::Database, name: &str) -> fjall::Keyspace {
+    database.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap()
+}
+
 /// The seed of a randomised test: given, or from the clock; printed so that it can be given.
 pub fn seed() -> u64 {
     let given = std::env::var("SHEPHERD_SEED").ok().and_then(|text| text.parse().ok());
