@@ -12,29 +12,65 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::json;
+
 use crate::{
-    Answer, Backoff, Call, Capabilities, ChainMismatch, EndpointSpec, Failure, Options, RpcError,
-    Sighting, Throttle,
+    Answer, Backoff, Budget, Call, Capabilities, ChainMismatch, EndpointSpec, Evidence, Failure,
+    Options, Redacted, RpcError, Sighting, Throttle,
+    allowance::{Allowance, Taken},
+    capabilities,
+    distrust::Distrust,
+    health::Health,
+    hedge::{Kind, Patience},
     http::Http,
     identity::{self, Identity},
-    metrics::EndpointMetrics,
+    metrics::{EndpointMetrics, Hedge},
+    order::{Candidate, Standing},
     wire::Reply,
     ws::Ws,
 };
 
 /// How an endpoint is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EndpointStatus {
     /// The endpoint, redacted.
     pub endpoint: String,
+    /// As configured: lower is asked first.
+    pub priority: u8,
     /// Whether it is used.
     pub state: EndpointState,
+    /// From 1, answers at once and always, to 0. `None` when too little is known of late. Of
+    /// endpoints of one priority the clearly healthier is asked first.
+    pub health: Option<f64>,
+    /// The average time of the latest answers.
+    pub latency: Option<Duration>,
     /// When it failed last, and how.
     pub last_failure: Option<(SystemTime, Failure)>,
     /// Failures since it last answered.
     pub failures_in_a_row: u32,
+    /// What last spoke against it, if anything did since the process started.
+    pub evidence: Option<Evidence>,
+    /// How many blocks its head is behind the others', as was last reported; 0 when it is not.
+    pub behind_blocks: u64,
     /// Calls sent since the process started.
     pub calls: u64,
+    /// Questions it is being asked, each of one call or many.
+    pub in_flight: usize,
+    /// What is left of its budget, if it has one.
+    pub budget: Option<BudgetStatus>,
+    /// What it is able to do, once that was asked.
+    pub capabilities: Option<Capabilities>,
+}
+
+/// What is left of a [`Budget`](crate::Budget).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetStatus {
+    /// Calls in a window.
+    pub calls: u64,
+    /// Calls left in this one.
+    pub calls_left: u64,
+    /// When the next begins: a whole window from now when none has begun.
+    pub rolls_in: Duration,
 }
 
 /// Whether an endpoint is used.
@@ -49,24 +85,53 @@ pub enum EndpointState {
         /// For how much longer.
         remaining: Duration,
     },
+    /// It was asked as often as its budget allows.
+    OverBudget {
+        /// For how much longer.
+        remaining: Duration,
+    },
     /// It answers, but what it said did not hold up: the others are asked first.
     Distrusted {
         /// For how much longer.
+        remaining: Duration,
+    },
+    /// It answers, but its head is behind the others': they are asked first.
+    Lagging {
+        /// For how much longer, unless it is reported again.
         remaining: Duration,
     },
     /// It serves another chain; it is asked again from time to time.
     WrongChain(ChainMismatch),
 }
 
+impl EndpointState {
+    /// The state in one word, as metrics and status pages show it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            EndpointState::Unknown => "unknown",
+            EndpointState::Ready => "ready",
+            EndpointState::Resting { .. } => "resting",
+            EndpointState::OverBudget { .. } => "over-budget",
+            EndpointState::Distrusted { .. } => "distrusted",
+            EndpointState::Lagging { .. } => "lagging",
+            EndpointState::WrongChain(_) => "wrong-chain",
+        }
+    }
+}
+
 pub(crate) struct Endpoint {
     pub(crate) name: String,
+    url: Redacted,
+    priority: u8,
     transport: Transport,
     identity: Arc<Identity>,
     metrics: EndpointMetrics,
+    hedge_after_min: Duration,
     condition: Mutex<Condition>,
     /// Held while the endpoint is asked who it is, so that it is asked once.
     introduction: tokio::sync::Mutex<()>,
     calls: AtomicU64,
+    in_flight: AtomicUsize,
     /// Most calls per message: the configured number until the endpoint asks for less.
     batch_calls: AtomicUsize,
     batch_calls_max: usize,
@@ -82,11 +147,19 @@ struct Condition {
     /// Counts failures, so that of several calls that break together only the first counts.
     session: u64,
     backoff: Backoff,
-    distrusted_until: Option<Instant>,
+    /// Somebody is asking in the background who it is, after a failure.
+    is_coming_back: bool,
+    /// Questions in a row that another endpoint, asked later, answered first.
+    overtaken: u32,
+    distrust: Distrust,
     /// Blocks behind the others, and until when that counts.
     lagging: Option<(u64, Instant)>,
     last_failure: Option<(SystemTime, Failure)>,
     warnings: Throttle,
+    health: Health,
+    patience: Patience,
+    allowance: Allowance,
+    probed: Probed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,15 +170,28 @@ enum Phase {
     WrongChain { mismatch: ChainMismatch, until: Instant },
 }
 
-/// An endpoint whose data did not hold up comes last for this long.
-///
-/// A node that lags catches up within seconds, one that lost part of its database does not. If it
-/// is the only one it is asked all the same, for it may be many nodes behind one address.
-const DISTRUST: Duration = Duration::from_secs(60);
+/// What an endpoint is able to do, and when it was asked.
+#[derive(Default)]
+struct Probed {
+    capabilities: Option<Capabilities>,
+    /// The session in which it was last asked, and when that was.
+    asked: Option<(u64, Instant)>,
+}
 
 /// An endpoint whose head is behind the others' comes after them for this long, unless it is said
 /// to lag again or to have caught up: a few blocks of a slow chain.
 const LAG: Duration = Duration::from_secs(30);
+
+/// An endpoint whose rate makes a message wait for longer than this comes after others: about as
+/// long as it takes to ask the other side of the world.
+const RATE_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// An endpoint that was overtaken so often in a row has failed, though its time is not up: it
+/// would else hold up each question for as long as it usually takes.
+const OVERTAKEN_MAX: u32 = 3;
+
+/// An endpoint that keeps failing is not asked in each session what it is able to do.
+const PROBE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// An endpoint that fails is spoken of this often while it keeps failing.
 const WARNING_INTERVAL: Duration = Duration::from_secs(30);
@@ -118,64 +204,72 @@ impl Endpoint {
         options: &Options,
         metrics: EndpointMetrics,
     ) -> Endpoint {
-        let batch_calls_max = spec.batch_calls_max.unwrap_or(options.batch_calls_max);
-        let transport = if spec.url.is_websocket() {
-            Transport::Ws(Ws::new(spec.url, options))
+        let allowance = Allowance::new(&spec, Instant::now());
+        let EndpointSpec { url, priority, batch_calls_max, .. } = spec;
+        let batch_calls_max = batch_calls_max.unwrap_or(options.batch_calls_max).max(1);
+        let transport = if url.is_websocket() {
+            Transport::Ws(Ws::new(url.clone(), options))
         } else {
-            Transport::Http(Http::new(spec.url, options))
+            Transport::Http(Http::new(url.clone(), options))
         };
         Endpoint {
             name,
+            url,
+            priority,
             transport,
             identity,
             metrics,
-            condition: Mutex::new(Condition {
-                phase: Phase::Unknown,
-                session: 0,
-                backoff: Backoff::new(options.rest_min, options.rest_max),
-                distrusted_until: None,
-                lagging: None,
-                last_failure: None,
-                warnings: Throttle::new(WARNING_INTERVAL),
-            }),
+            hedge_after_min: options.hedge_after_min,
+            condition: Mutex::new(Condition::new(
+                Backoff::new(options.rest_min, options.rest_max),
+                allowance,
+            )),
             introduction: tokio::sync::Mutex::new(()),
             calls: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
             batch_calls: AtomicUsize::new(batch_calls_max),
             batch_calls_max,
         }
     }
 
     pub(crate) fn status(&self) -> EndpointStatus {
+        let now = Instant::now();
         let condition = self.condition();
-        let state = match condition.phase {
-            Phase::Unknown => EndpointState::Unknown,
-            Phase::Ready => match condition.distrusted() {
-                Some(remaining) => EndpointState::Distrusted { remaining },
-                None => EndpointState::Ready,
-            },
-            Phase::WrongChain { mismatch, .. } => EndpointState::WrongChain(mismatch),
-            Phase::Resting { until } => EndpointState::Resting {
-                remaining: until.saturating_duration_since(Instant::now()),
-            },
-        };
+        let budget = condition.allowance.budget(now);
         EndpointStatus {
             endpoint: self.name.clone(),
-            state,
+            priority: self.priority,
+            state: condition.state(now),
+            health: condition.health.score(now),
+            latency: condition.health.latency(),
             last_failure: condition.last_failure.clone(),
             failures_in_a_row: condition.backoff.failures(),
+            evidence: condition.distrust.evidence().cloned(),
+            behind_blocks: condition.lag(now).map_or(0, |(blocks, _)| blocks),
             calls: self.calls.load(Ordering::Relaxed),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            budget: budget.map(|(budget, calls_left, rolls_in)| BudgetStatus {
+                calls: budget.calls,
+                calls_left,
+                rolls_in,
+            }),
+            capabilities: condition.probed.capabilities,
+        }
+    }
+
+    /// What decides about its place for a message of this many calls.
+    pub(crate) fn candidate(&self, calls: usize, now: Instant) -> Candidate {
+        let condition = self.condition();
+        Candidate {
+            standing: condition.standing(calls, now),
+            priority: self.priority,
+            score: condition.health.score(now),
         }
     }
 
     /// How long the endpoint still wants to be left alone, and why; `None` when it can be used.
     pub(crate) fn resting(&self) -> Option<(Duration, Failure)> {
-        let condition = self.condition();
-        let (Phase::Resting { until } | Phase::WrongChain { until, .. }) = condition.phase else {
-            return None;
-        };
-        let remaining = until.checked_duration_since(Instant::now())?;
-        let (_, failure) = condition.last_failure.clone()?;
-        Some((remaining, failure))
+        self.condition().resting(Instant::now())
     }
 
     /// Answers to all calls, in their order. After a failure the endpoint rests.
@@ -184,29 +278,44 @@ impl Endpoint {
         calls: &[Call],
     ) -> Result<Vec<Result<Answer, RpcError>>, Failure> {
         let session = self.introduced().await?;
-        let answers = self.exchange(calls).await;
-        match answers {
+        let asking = Asking::of(self);
+        match self.exchange(calls).await {
             Ok(answers) => {
-                self.condition().backoff.reset();
+                asking.answered();
                 Ok(answers)
             }
-            Err(failure) => Err(self.rest(session, failure).await),
+            Err(failure) => {
+                asking.failed(&failure);
+                Err(self.rest(session, failure).await)
+            }
         }
     }
 
     /// Asks who the endpoint is, whatever its condition.
     pub(crate) async fn sight(&self) -> Result<Sighting, Failure> {
-        let sighting = identity::sighting(&self.exchange(&identity::questions()).await?)?;
+        let questions = identity::questions();
+        let answers = self.exchange(&questions).await;
+        let sighting = answers
+            .and_then(|answers| identity::sighting(&answers))
+            .map_err(|failure| failure.scrubbed(&self.url))?;
         self.identity.accept(&sighting).map_err(Failure::WrongChain)?;
         Ok(sighting)
     }
 
     /// What the endpoint answered did not hold up: let others be asked first for a while.
-    pub(crate) fn distrust(&self, reason: String) {
+    pub(crate) fn distrust(&self, evidence: &str) {
+        let now = Instant::now();
+        let text = self.url.scrub(evidence);
         let mut condition = self.condition();
-        condition.distrusted_until = Some(Instant::now() + DISTRUST);
-        let failure = Failure::Distrusted { reason };
-        condition.complain(&failure, &self.name, DISTRUST);
+        let evidence = Evidence { at: SystemTime::now(), text: text.clone() };
+        condition.last_failure = Some((evidence.at, Failure::Distrusted { reason: text.clone() }));
+        let is_new = condition.distrust.caught(evidence, now);
+        let aside = condition.distrust.remaining(now).unwrap_or_default();
+        drop(condition);
+        // One that is asked all the same, for it is the only one, is spoken of once.
+        if is_new {
+            tracing::warn!(endpoint = self.name, evidence = text, ?aside, "endpoint distrusted");
+        }
     }
 
     /// The endpoint's head is behind the others': let them be asked first for a while.
@@ -215,19 +324,9 @@ impl Endpoint {
         self.condition().lagging = (behind_blocks > 0).then_some((behind_blocks, until));
     }
 
-    /// Whether others are to be asked first because of what it said.
-    pub(crate) fn is_distrusted(&self) -> bool {
-        self.condition().distrusted().is_some()
-    }
-
-    /// Whether others are to be asked first because of what it does not know yet.
-    pub(crate) fn is_lagging(&self) -> bool {
-        self.condition().lagging.is_some_and(|(_, until)| Instant::now() < until)
-    }
-
     /// What it is able to do, once it was asked.
     pub(crate) fn capabilities(&self) -> Option<Capabilities> {
-        None
+        self.condition().probed.capabilities
     }
 
     /// Asks the endpoint who it is before its next use.
@@ -236,6 +335,103 @@ impl Endpoint {
         if condition.phase == Phase::Ready {
             condition.phase = Phase::Unknown;
             condition.session += 1;
+        }
+    }
+
+    /// How long to wait for an answer before somebody else is asked.
+    pub(crate) fn patience(&self, kind: Kind) -> Duration {
+        self.condition().patience.wait(kind, self.hedge_after_min)
+    }
+
+    /// An answer took this long, or had not come after this long.
+    pub(crate) fn took(&self, kind: Kind, took: Duration) {
+        self.condition().patience.observe(kind, took);
+    }
+
+    /// It is asked because another endpoint is slow.
+    pub(crate) fn hedge(&self) -> Hedge<'_> {
+        self.metrics.hedge()
+    }
+
+    /// Another endpoint, asked later, answered first. If that happens again and again this one
+    /// rests like one that does not answer.
+    pub(crate) async fn overtaken(&self) {
+        let session = {
+            let mut condition = self.condition();
+            condition.overtaken += 1;
+            if condition.overtaken < OVERTAKEN_MAX {
+                return;
+            }
+            condition.overtaken = 0;
+            condition.session
+        };
+        let reason = format!("others answered first, {OVERTAKEN_MAX} times in a row");
+        self.rest(session, Failure::TimedOut { reason }).await;
+    }
+
+    /// Whether it failed and nobody is asking yet whether it works again. If so, the caller does.
+    pub(crate) fn begin_return(&self) -> bool {
+        !std::mem::replace(&mut self.condition().is_coming_back, true)
+    }
+
+    /// Asks whether it works again.
+    pub(crate) async fn come_back(&self) {
+        // A failure is spoken of where it occurs.
+        let _ = self.introduced().await;
+        self.condition().is_coming_back = false;
+    }
+
+    /// Whether it is time to ask what it is able to do. If so, the caller does.
+    pub(crate) fn begin_probe(&self) -> bool {
+        let now = Instant::now();
+        let mut condition = self.condition();
+        let session = condition.session;
+        let is_due = match condition.probed.asked {
+            None => true,
+            Some((asked, at)) => asked != session && now.duration_since(at) >= PROBE_INTERVAL,
+        };
+        if is_due {
+            condition.probed.asked = Some((session, now));
+        }
+        is_due
+    }
+
+    /// Asks what it is able to do. What it was able to do before stands if it does not answer.
+    pub(crate) async fn probe(&self) -> Option<Capabilities> {
+        {
+            let mut condition = self.condition();
+            condition.probed.asked = Some((condition.session, Instant::now()));
+        }
+        match capabilities::probe(self).await {
+            Ok(capabilities) => {
+                self.condition().probed.capabilities = Some(capabilities);
+                tracing::info!(endpoint = self.name, ?capabilities, "endpoint probed");
+                Some(capabilities)
+            }
+            Err(failure) => {
+                let failure = failure.scrubbed(&self.url);
+                tracing::debug!(endpoint = self.name, %failure, "endpoint not probed");
+                None
+            }
+        }
+    }
+
+    /// Most calls it accepts in one message, found out with a message of as many as it may get.
+    pub(crate) async fn probe_batch(&self) -> Result<usize, Failure> {
+        let call = Call { method: "eth_chainId", params: json!([]) };
+        loop {
+            let size = self.batch_calls.load(Ordering::Relaxed);
+            if size == 1 || matches!(self.transport, Transport::Ws(_)) {
+                return Ok(size);
+            }
+            let Reply::Answers(answers) = self.send(&vec![&call; size]).await? else {
+                self.batch_calls.fetch_min(size.div_ceil(2), Ordering::Relaxed);
+                continue;
+            };
+            if answers.iter().all(|answer| matches!(answer, Some(Ok(_)))) {
+                return Ok(size);
+            }
+            self.batch_calls.fetch_min(size.div_ceil(2), Ordering::Relaxed);
         }
     }
 
@@ -264,8 +460,13 @@ impl Endpoint {
         Ok(condition.session)
     }
 
-    /// Lets the endpoint rest after a failure, which is handed back.
+    /// Lets the endpoint rest after a failure, which is handed back safe to show.
     async fn rest(&self, session: u64, failure: Failure) -> Failure {
+        let failure = failure.scrubbed(&self.url);
+        if !failure.asks_for_rest() {
+            self.condition().complain(&failure, &self.name, Duration::ZERO);
+            return failure;
+        }
         self.condition().fail(session, &failure, &self.name);
         if let Transport::Ws(ws) = &self.transport {
             ws.disconnect().await;
@@ -274,10 +475,13 @@ impl Endpoint {
     }
 
     /// Sends calls in messages the endpoint accepts until each has an answer.
-    async fn exchange(&self, calls: &[Call]) -> Result<Vec<Result<Answer, RpcError>>, Failure> {
+    pub(crate) async fn exchange(
+        &self,
+        calls: &[Call],
+    ) -> Result<Vec<Result<Answer, RpcError>>, Failure> {
         let mut answers: Vec<Option<Result<Answer, RpcError>>> = vec![None; calls.len()];
         let positions: Vec<usize> = (0..calls.len()).collect();
-        let per_message = self.batch_calls.load(Ordering::Relaxed).max(1);
+        let per_message = self.batch_calls.load(Ordering::Relaxed);
         let mut messages: Vec<Vec<usize>> =
             positions.chunks(per_message).rev().map(<[usize]>::to_vec).collect();
         while let Some(message) = messages.pop() {
@@ -300,7 +504,17 @@ impl Endpoint {
             .collect())
     }
 
+    /// Sends one message, as soon as the limits allow it.
     async fn send(&self, calls: &[&Call]) -> Result<Reply, Failure> {
+        let taken = self.condition().allowance.take(calls.len(), Instant::now());
+        match taken {
+            Taken::Spent(budget) => return Err(budget.into()),
+            Taken::After(Duration::ZERO) => (),
+            Taken::After(wait) => {
+                self.metrics.waits(wait);
+                tokio::time::sleep(wait).await;
+            }
+        }
         let started = Instant::now();
         let reply = match &self.transport {
             Transport::Http(http) => http.send(calls).await,
@@ -317,8 +531,75 @@ impl Endpoint {
 }
 
 impl Condition {
+    fn new(backoff: Backoff, allowance: Allowance) -> Condition {
+        Condition {
+            phase: Phase::Unknown,
+            session: 0,
+            backoff,
+            is_coming_back: false,
+            overtaken: 0,
+            distrust: Distrust::default(),
+            lagging: None,
+            last_failure: None,
+            warnings: Throttle::new(WARNING_INTERVAL),
+            health: Health::default(),
+            patience: Patience::default(),
+            allowance,
+            probed: Probed::default(),
+        }
+    }
+
     fn ready(&self) -> Option<u64> {
         (self.phase == Phase::Ready).then_some(self.session)
+    }
+
+    fn state(&self, now: Instant) -> EndpointState {
+        if let Some((_, remaining)) = self.allowance.spent(now) {
+            return EndpointState::OverBudget { remaining };
+        }
+        match self.phase {
+            Phase::Unknown => EndpointState::Unknown,
+            Phase::WrongChain { mismatch, .. } => EndpointState::WrongChain(mismatch),
+            Phase::Resting { until } => {
+                EndpointState::Resting { remaining: until.saturating_duration_since(now) }
+            }
+            Phase::Ready => match (self.distrust.remaining(now), self.lag(now)) {
+                (Some(remaining), _) => EndpointState::Distrusted { remaining },
+                (None, Some((_, remaining))) => EndpointState::Lagging { remaining },
+                (None, None) => EndpointState::Ready,
+            },
+        }
+    }
+
+    fn standing(&self, calls: usize, now: Instant) -> Standing {
+        let failed = self.phase != Phase::Ready && self.backoff.failures() > 0;
+        [
+            (Standing::Resting, self.resting(now).is_some()),
+            (Standing::Distrusted, self.distrust.remaining(now).is_some()),
+            (Standing::Lagging, self.lag(now).is_some()),
+            (Standing::Busy, self.allowance.wait(calls, now) > RATE_WAIT_MAX),
+            (Standing::Returning, failed),
+        ]
+        .into_iter()
+        .find(|(_, applies)| *applies)
+        .map_or(Standing::Usable, |(standing, _)| standing)
+    }
+
+    fn resting(&self, now: Instant) -> Option<(Duration, Failure)> {
+        if let Some((budget, remaining)) = self.allowance.spent(now) {
+            return Some((remaining, budget.into()));
+        }
+        let (Phase::Resting { until } | Phase::WrongChain { until, .. }) = self.phase else {
+            return None;
+        };
+        let remaining = until.checked_duration_since(now)?;
+        let (_, failure) = self.last_failure.clone()?;
+        Some((remaining, failure))
+    }
+
+    fn lag(&self, now: Instant) -> Option<(u64, Duration)> {
+        let (blocks, until) = self.lagging?;
+        Some((blocks, until.checked_duration_since(now)?))
     }
 
     /// Lets the endpoint rest, unless a failure of the same session already did.
@@ -346,9 +627,51 @@ impl Condition {
             tracing::warn!(endpoint, %failure, ?rest, unsaid, "endpoint failed");
         }
     }
+}
 
-    fn distrusted(&self) -> Option<Duration> {
-        self.distrusted_until?.checked_duration_since(Instant::now())
+impl From<Budget> for Failure {
+    fn from(budget: Budget) -> Failure {
+        Failure::BudgetSpent { calls: budget.calls, per: budget.per }
+    }
+}
+
+/// An endpoint being asked: what comes of it tells of its health, also when nobody waits for it
+/// any more.
+struct Asking<'e> {
+    endpoint: &'e Endpoint,
+    since: Instant,
+    is_over: bool,
+}
+
+impl<'e> Asking<'e> {
+    fn of(endpoint: &'e Endpoint) -> Asking<'e> {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Asking { endpoint, since: Instant::now(), is_over: false }
+    }
+
+    fn answered(mut self) {
+        self.is_over = true;
+        let mut condition = self.endpoint.condition();
+        condition.backoff.reset();
+        condition.overtaken = 0;
+        condition.health.answered(self.since.elapsed(), Instant::now());
+    }
+
+    fn failed(mut self, failure: &Failure) {
+        self.is_over = true;
+        if failure.asks_for_rest() {
+            self.endpoint.condition().health.failed(Instant::now());
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.is_over {
+            let mut condition = self.endpoint.condition();
+            condition.health.outlasted(self.since.elapsed(), Instant::now());
+        }
     }
 }
 
@@ -457,15 +780,10 @@ mod tests {
 
     #[test]
     fn calls_that_break_together_count_as_one_failure() {
-        let mut condition = Condition {
-            phase: Phase::Ready,
-            session: 3,
-            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(9)),
-            distrusted_until: None,
-            lagging: None,
-            last_failure: None,
-            warnings: Throttle::new(WARNING_INTERVAL),
-        };
+        let url: EndpointSpec = "http://a".parse().unwrap();
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(9));
+        let mut condition = Condition::new(backoff, Allowance::new(&url, Instant::now()));
+        (condition.phase, condition.session) = (Phase::Ready, 3);
         let failure = Failure::Unreachable { reason: "gone".to_owned() };
         for _ in 0..4 {
             condition.fail(3, &failure, "http://a");

@@ -5,7 +5,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use crate::{ChainMismatch, RpcError};
+use crate::{ChainMismatch, Redacted, RpcError};
 
 /// An error's message followed by its causes, in one line.
 ///
@@ -62,6 +62,14 @@ pub enum Failure {
         /// What is wrong with it.
         reason: String,
     },
+    /// The endpoint was asked as often as it may be.
+    #[error("its budget of {calls} calls per {per:?} is spent")]
+    BudgetSpent {
+        /// Calls in a window.
+        calls: u64,
+        /// The length of a window.
+        per: Duration,
+    },
     /// The endpoint does not answer what it must.
     #[error("refused: {0}")]
     Refused(RpcError),
@@ -74,6 +82,32 @@ pub enum Failure {
         /// The evidence.
         reason: String,
     },
+}
+
+impl Failure {
+    /// The same, safe to show: what an endpoint says may repeat the URL it was asked under.
+    pub(crate) fn scrubbed(self, url: &Redacted) -> Failure {
+        match self {
+            Failure::Unreachable { reason } => Failure::Unreachable { reason: url.scrub(&reason) },
+            Failure::TimedOut { reason } => Failure::TimedOut { reason: url.scrub(&reason) },
+            Failure::Malformed { reason } => Failure::Malformed { reason: url.scrub(&reason) },
+            Failure::Distrusted { reason } => Failure::Distrusted { reason: url.scrub(&reason) },
+            Failure::Refused(error) => {
+                Failure::Refused(RpcError { message: url.scrub(&error.message), ..error })
+            }
+            Failure::RateLimited { .. }
+            | Failure::Status { .. }
+            | Failure::TooLarge { .. }
+            | Failure::BudgetSpent { .. }
+            | Failure::WrongChain(_) => self,
+        }
+    }
+
+    /// Whether the endpoint is to be left alone for a while. Not when it was the question's
+    /// fault, or ours.
+    pub(crate) fn asks_for_rest(&self) -> bool {
+        !matches!(self, Failure::TooLarge { .. } | Failure::BudgetSpent { .. })
+    }
 }
 
 impl From<serde_json::Error> for Failure {

@@ -10,13 +10,19 @@
 //! after a failure for longer and longer, and is named by scheme and host alone: the rest of
 //! its URL is a secret.
 
+mod allowance;
+mod attempt;
 mod capabilities;
+mod distrust;
 mod endpoint;
 mod failure;
 mod heads;
+mod health;
+mod hedge;
 mod http;
 mod identity;
 mod metrics;
+mod order;
 mod pace;
 mod pool;
 mod read;
@@ -27,7 +33,8 @@ mod wire;
 mod ws;
 
 pub use capabilities::{ArchiveDepth, Capabilities};
-pub use endpoint::{EndpointState, EndpointStatus};
+pub use distrust::Evidence;
+pub use endpoint::{BudgetStatus, EndpointState, EndpointStatus};
 pub use failure::{Failure, PoolError, in_words};
 pub use heads::Heads;
 pub use identity::{ChainMismatch, Sighting};

@@ -1,12 +1,18 @@
 //! The endpoints of one chain, used as if they were one.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use alloy_primitives::B256;
+use tokio::task::JoinSet;
 
 use crate::{
     Answer, Call, Capabilities, EndpointSpec, EndpointStatus, Failure, Heads, Metrics, PoolError,
-    Redacted, RpcError, Sighting, endpoint::Endpoint, heads, identity::Identity,
+    Redacted, RpcError, Sighting, endpoint::Endpoint, heads, hedge::HedgeAllowance,
+    identity::Identity, order,
 };
 
 /// Limits of a pool and of each of its endpoints.
@@ -28,6 +34,17 @@ pub struct Options {
     pub rest_min: Duration,
     /// Longest rest. An operator who repairs a node waits at most this long to see it used.
     pub rest_max: Duration,
+    /// When an endpoint is slow, another one is asked as well and the first answer counts. This is
+    /// the largest share of calls, from 0 to 1, for which that is done; 0 turns it off. Such
+    /// calls count towards the rate and the budget of the other endpoint.
+    pub hedge_share_max: f64,
+    /// An endpoint is not called slow before this. It is after this or after what nineteen of its
+    /// last answers of twenty took, whichever is longer; after a second while too few are known.
+    pub hedge_after_min: Duration,
+    /// Whether endpoints are asked in the background, when they are first used and at most every
+    /// ten minutes after a failure, what they are able to do. It costs about ten calls and one
+    /// message of `eth_chainId`s as large as is allowed. [`Pool::check`] asks it anyway.
+    pub probe: bool,
 }
 
 impl Default for Options {
@@ -40,6 +57,9 @@ impl Default for Options {
             batch_calls_max: 100,
             rest_min: Duration::from_millis(250),
             rest_max: Duration::from_secs(15),
+            hedge_share_max: 0.1,
+            hedge_after_min: Duration::from_millis(100),
+            probe: false,
         }
     }
 }
@@ -47,22 +67,35 @@ impl Default for Options {
 /// The endpoints of one chain. Clones share them.
 #[derive(Clone)]
 pub struct Pool {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     chain: String,
-    /// In the order in which they are tried, as long as none is distrusted.
-    endpoints: Vec<Endpoint>,
+    /// In the order in which they are tried as long as all are as good as one another.
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
     /// The WebSocket endpoints, for subscriptions.
     websockets: Vec<(String, Redacted)>,
     identity: Arc<Identity>,
     options: Options,
+    hedges: Mutex<HedgeAllowance>,
+    /// What nobody waits for: endpoints coming back, and what they are able to do.
+    background: Mutex<JoinSet<()>>,
+}
+
+impl Inner {
+    pub(crate) fn hedges(&self) -> MutexGuard<'_, HedgeAllowance> {
+        self.hedges.lock().expect("nothing panics while it holds the allowance")
+    }
+
+    pub(crate) fn background(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.background.lock().expect("nothing panics while it holds the tasks")
+    }
 }
 
 /// One endpoint of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndpointId(usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(pub(crate) usize);
 
 /// The answers to a batch of calls, all from one endpoint.
 #[derive(Debug)]
@@ -80,14 +113,17 @@ pub struct EndpointCheck {
     pub endpoint: String,
     /// The chain it serves, when that is ours, or what is wrong.
     pub result: Result<Sighting, Failure>,
+    /// What it is able to do; `None` when it serves another chain, or did not answer.
+    pub capabilities: Option<Capabilities>,
 }
 
 impl Pool {
     /// A pool over these endpoints for the chain of this id.
     ///
     /// Nothing is connected to yet, so nothing can fail yet. Endpoints are tried in the order
-    /// of their priorities, and of one priority in the order given, WebSocket ones after the
-    /// others: each call of a batch is a message there.
+    /// of their priorities; of one priority the healthier first, and as long as they are alike
+    /// in the order given, WebSocket ones after the others: each call of a batch is a message
+    /// there.
     pub fn connect(
         chain: &str,
         chain_id: u64,
@@ -109,12 +145,23 @@ impl Pool {
         let endpoints = named
             .into_iter()
             .map(|(name, spec)| {
-                let metrics = metrics.of_endpoint(chain, &name);
-                Endpoint::new(name, spec, identity.clone(), &options, metrics)
+                let of_endpoint = metrics.of_endpoint(chain, &name);
+                let endpoint = Endpoint::new(name, spec, identity.clone(), &options, of_endpoint);
+                let endpoint = Arc::new(endpoint);
+                metrics.watch(chain, &endpoint);
+                endpoint
             })
             .collect();
-        let chain = chain.to_owned();
-        Pool { inner: Arc::new(Inner { chain, endpoints, websockets, identity, options }) }
+        let inner = Inner {
+            chain: chain.to_owned(),
+            endpoints,
+            websockets,
+            identity,
+            hedges: Mutex::new(HedgeAllowance::new(options.hedge_share_max)),
+            background: Mutex::default(),
+            options,
+        };
+        Pool { inner: Arc::new(inner) }
     }
 
     /// The chain's name.
@@ -127,18 +174,14 @@ impl Pool {
         self.inner.identity.chain_id()
     }
 
-    /// Asks the first endpoint that is ready, and the next when it fails.
+    /// Asks the first endpoint, the next as well when it is slow, and the next when it fails.
     ///
     /// All answers come from one endpoint, so they fit together as well as that one is able to.
     pub async fn batch(&self, calls: &[Call]) -> Result<Batch, PoolError> {
-        let mut failures = Vec::new();
-        for id in self.endpoints() {
-            match self.ask(id, calls).await {
-                Ok(answers) => return Ok(Batch { answers, from: id }),
-                Err(failure) => failures.push((id, failure)),
-            }
+        match self.attempt(calls, |id| self.ask(id, calls)).await {
+            Ok((from, answers)) => Ok(Batch { answers, from }),
+            Err(failures) => Err(self.error(failures)),
         }
-        Err(self.error(failures))
     }
 
     /// The genesis block of the chain, as the journal remembers it. Every endpoint is compared
@@ -146,7 +189,7 @@ impl Pool {
     /// asked again who it is.
     pub fn expect_genesis(&self, genesis: B256) {
         if self.inner.identity.expect(genesis) {
-            self.inner.endpoints.iter().for_each(Endpoint::forget);
+            self.inner.endpoints.iter().for_each(|endpoint| endpoint.forget());
         }
     }
 
@@ -156,18 +199,22 @@ impl Pool {
         self.inner.identity.genesis()
     }
 
-    /// Puts an endpoint last for a while because what it answered did not hold up.
+    /// Puts an endpoint last for a while because what it answered did not hold up: for a minute,
+    /// and for twice as long each time that it is caught again soon after, up to ten minutes.
+    ///
+    /// The evidence is in the status from now on, and logged when the endpoint was not put aside
+    /// already. Parts of the endpoint's URL in it are made unreadable.
     pub fn distrust(&self, endpoint: EndpointId, evidence: String) {
-        self.inner.endpoints[endpoint.0].distrust(evidence);
+        self.inner.endpoints[endpoint.0].distrust(&evidence);
     }
 
-    /// Puts an endpoint behind the others for a while because its head is this many blocks behind
-    /// theirs. With 0 it has caught up.
+    /// Puts an endpoint behind the others, whatever their priorities, because its head is this many
+    /// blocks behind theirs: for half a minute from now. With 0 it has caught up.
     pub fn report_lagging(&self, endpoint: EndpointId, behind_blocks: u64) {
         self.inner.endpoints[endpoint.0].report_lagging(behind_blocks);
     }
 
-    /// What an endpoint is able to do, once it was asked.
+    /// What an endpoint is able to do, once it was asked; see [`Options::probe`].
     pub fn capabilities(&self, endpoint: EndpointId) -> Option<Capabilities> {
         self.inner.endpoints[endpoint.0].capabilities()
     }
@@ -184,10 +231,16 @@ impl Pool {
         heads::subscribe(websockets.clone(), identity, options)
     }
 
-    /// Asks every endpoint, at once and whatever its condition, which chain it serves.
+    /// Asks every endpoint, at once and whatever its condition, which chain it serves and, if
+    /// that is ours, what it is able to do.
     pub async fn check(&self) -> Vec<EndpointCheck> {
         let checks = self.inner.endpoints.iter().map(|endpoint| async {
-            EndpointCheck { endpoint: endpoint.name.clone(), result: endpoint.sight().await }
+            let result = endpoint.sight().await;
+            let capabilities = match &result {
+                Ok(_) => endpoint.probe().await,
+                Err(_) => None,
+            };
+            EndpointCheck { endpoint: endpoint.name.clone(), result, capabilities }
         });
         futures::future::join_all(checks).await
     }
@@ -195,32 +248,34 @@ impl Pool {
     /// How the endpoints are doing, by priority, and of one priority as they were given,
     /// WebSocket ones after the others.
     pub fn status(&self) -> Vec<EndpointStatus> {
-        self.inner.endpoints.iter().map(Endpoint::status).collect()
+        self.inner.endpoints.iter().map(|endpoint| endpoint.status()).collect()
     }
 
-    /// All endpoints, in the order in which they would be tried now: by priority, but those that
-    /// lag behind the others, and the distrusted last.
+    /// All endpoints, in the order in which they would be tried now.
     pub fn endpoints(&self) -> Vec<EndpointId> {
-        let mut ids: Vec<EndpointId> = (0..self.inner.endpoints.len()).map(EndpointId).collect();
-        ids.sort_by_key(|id| {
-            let endpoint = &self.inner.endpoints[id.0];
-            (endpoint.is_distrusted(), endpoint.is_lagging())
-        });
-        ids
+        order::order(&self.candidates(1)).into_iter().map(EndpointId).collect()
     }
 
     /// Asks exactly this endpoint, unless it rests: then the failure is the one it rests after.
-    /// The answers are in the order of the calls.
+    ///
+    /// The answers are in the order of the calls. Waits for the endpoint's rate, however long.
     pub async fn ask(
         &self,
         id: EndpointId,
         calls: &[Call],
     ) -> Result<Vec<Result<Answer, RpcError>>, Failure> {
         let endpoint = &self.inner.endpoints[id.0];
-        match endpoint.resting() {
-            Some((_, failure)) => Err(failure),
-            None => endpoint.ask(calls).await,
+        if let Some((_, failure)) = endpoint.resting() {
+            return Err(failure);
         }
+        let answers = endpoint.ask(calls).await?;
+        if self.inner.options.probe && endpoint.begin_probe() {
+            let endpoint = endpoint.clone();
+            self.in_background(async move {
+                endpoint.probe().await;
+            });
+        }
+        Ok(answers)
     }
 
     /// What it means that these endpoints, all there are, failed so.

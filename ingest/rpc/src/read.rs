@@ -135,17 +135,20 @@ impl Pool {
             return Ok(Vec::new());
         }
         let calls: Vec<Call> = requests.iter().map(|request| request.at(block)).collect();
-        let mut failures = Vec::new();
-        let mut refusals = Vec::new();
-        for id in self.endpoints() {
-            match self.ask_in_parts(id, &calls).await {
-                Ok(answers) => {
-                    match interpret(block, requests, &calls, answers, self.name_of(id)) {
-                        Ok(answers) => return Ok(answers),
-                        Err(refusal) => refusals.push(refusal),
-                    }
-                }
-                Err(failure) => failures.push((id, failure)),
+        let (requests, calls) = (&requests, &calls);
+        let read = async |id| {
+            let answers = self.ask_in_parts(id, calls).await.map_err(NotRead::Failed)?;
+            interpret(block, requests, calls, answers, self.name_of(id)).map_err(NotRead::Refused)
+        };
+        let not_read = match self.attempt(calls, read).await {
+            Ok((_, answers)) => return Ok(answers),
+            Err(not_read) => not_read,
+        };
+        let (mut failures, mut refusals) = (Vec::new(), Vec::new());
+        for (id, why) in not_read {
+            match why {
+                NotRead::Failed(failure) => failures.push((id, failure)),
+                NotRead::Refused(refusal) => refusals.push(refusal),
             }
         }
         Err(worst(refusals).unwrap_or_else(|| self.error(failures).into()))
@@ -165,6 +168,12 @@ impl Pool {
             stream::iter(messages).buffered(MESSAGES_AT_ONCE).try_collect().await?;
         Ok(answers.into_iter().flatten().collect())
     }
+}
+
+/// Why one endpoint did not answer a read.
+enum NotRead {
+    Failed(Failure),
+    Refused(ReadFailed),
 }
 
 /// Of the refusals of several endpoints the one to report: an unknown block if there is one, for

@@ -99,7 +99,7 @@ async fn chain_problems(config: &Config) -> Vec<Problem> {
 
 /// The pool of a chain's endpoints.
 pub fn pool(chain: &Chain, metrics: &shepherd_rpc::Metrics) -> Pool {
-    let options = shepherd_rpc::Options::default();
+    let options = shepherd_rpc::Options { probe: true, ..shepherd_rpc::Options::default() };
     Pool::connect(chain.name.as_str(), chain.chain_id, chain.endpoints.clone(), options, metrics)
 }
 

@@ -22,7 +22,7 @@ use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStat
 use shepherd_host::BoundModule;
 use shepherd_ingest::{ChainState, ChainStatus, FollowError, follow};
 use shepherd_log::{ChainName, Journal, JournalError, LaneId, Store};
-use shepherd_rpc::{EndpointState, EndpointStatus, Pool, in_words};
+use shepherd_rpc::{EndpointStatus, Pool, in_words};
 use tokio::{
     net::TcpListener,
     runtime,
@@ -416,19 +416,12 @@ fn chain_report(followed: &Followed) -> ChainReport {
 }
 
 fn endpoint_view(status: &EndpointStatus) -> view::EndpointView {
-    let state = match &status.state {
-        EndpointState::Unknown => "unknown",
-        EndpointState::Ready => "ready",
-        EndpointState::Resting { .. } => "resting",
-        EndpointState::Distrusted { .. } => "distrusted",
-        EndpointState::WrongChain(_) => "wrong-chain",
-    };
     let failed = |(at, failure): &(std::time::SystemTime, shepherd_rpc::Failure)| {
         format!("{} at {}", in_words(failure), view::time(*at))
     };
     view::EndpointView {
         url: status.endpoint.clone(),
-        state: state.to_owned(),
+        state: status.state.name().to_owned(),
         last_error: status.last_failure.as_ref().map(failed),
         calls: status.calls,
         failures_in_a_row: status.failures_in_a_row,
