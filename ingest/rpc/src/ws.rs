@@ -89,7 +89,11 @@ impl Ws {
         let config =
             WebSocketConfig::default().max_message_size(Some(limit)).max_frame_size(Some(limit));
         let connect = Once(WsConnect::new(self.url.secret().as_str()).with_config(config));
-        let client = timeout(self.connect_timeout, RpcClient::connect_pubsub(connect))
+        // Connecting happens once and takes a future of many kilobytes. Inside of ours it would be
+        // part of every future that asks a pool for anything, and those are nested deeply enough
+        // to overflow a worker's stack where nothing is optimised.
+        let connecting = Box::pin(RpcClient::connect_pubsub(connect));
+        let client = timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| Failure::TimedOut { reason: "connecting".to_owned() })?
             .map_err(|error| self.failure(&error))?;
