@@ -10,6 +10,7 @@
 //! The server listens on loopback only and changes nothing: every route is a GET. What it answers
 //! are the types of [`view`], which the CLI reads back, so both print the same.
 
+pub mod find;
 mod guard;
 mod metrics;
 mod problem;

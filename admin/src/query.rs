@@ -229,6 +229,7 @@ pub fn stat(journal: &Journal) -> Result<StatView, QueryError> {
         outcomes: stat.outcomes,
         first: stat.first.map(TimedBlockView::from),
         last: stat.last.map(TimedBlockView::from),
+        indexed_to: stat.indexed_to.into(),
         bytes_on_disk: stat.bytes_on_disk,
         segments: stat.segments.iter().map(SegmentView::from).collect(),
     })

@@ -4,7 +4,7 @@
 //! blocking thread.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -21,19 +21,20 @@ use axum::{
     routing::get,
 };
 use serde::{Deserialize, Deserializer, de};
-use shepherd_log::{ChainName, LaneId, Offset, RecordView as Record};
+use shepherd_log::{ChainName, LaneId, LogFilter, Offset, RecordView as Record};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    find::{self, Bound, Stretch},
     guard,
     problem::Problem,
     query::{self, QueryError, RECORDS_MAX, VERIFY_RECORDS_MAX},
     server::{ChainReport, Sources},
     view::{
-        ChainView, ChainsView, CursorsView, EffectView, HeadView, HealthView, JournalView,
-        LaneStateView, NotReadyView, OutboxView, ReadyView, ReorgsView, StatView, StateView,
-        VerifyView, block_time,
+        ChainView, ChainsView, CursorsView, EffectView, FoundView, HeadView, HealthView,
+        JournalView, LaneStateView, NotReadyView, OutboxView, ReadyView, ReorgsView, StatView,
+        StateView, VerifyView, block_time,
     },
 };
 
@@ -70,6 +71,7 @@ pub fn routes(context: Context) -> Router {
         .route("/v1/chains/{chain}/journal", get(journal))
         .route("/v1/chains/{chain}/journal/verify", get(verify))
         .route("/v1/chains/{chain}/journal/stat", get(stat))
+        .route("/v1/chains/{chain}/logs", get(logs))
         .route("/v1/chains/{chain}/reorgs", get(reorgs))
         .route("/v1/lanes/{lane}/state", get(state))
         .route("/v1/lanes/{lane}/outbox", get(outbox))
@@ -287,6 +289,67 @@ async fn reorgs(
     let journal = query::journal(&context.sources.store, &parsed::<ChainName>(chain)?)?;
     let last = bounded("last", query.last, 20, query::REORGS_MAX as u64)? as usize;
     blocking(move || query::reorgs(&journal, last)).await.map(Json)
+}
+
+/// Which logs. Lists are separated by commas; bounds are included.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogsQuery {
+    address: Option<String>,
+    topic0: Option<String>,
+    from_block: Option<u64>,
+    to_block: Option<u64>,
+    from_time: Option<u64>,
+    to_time: Option<u64>,
+    #[serde(default)]
+    abandoned: bool,
+    /// Where the page before this one ended.
+    after: Option<u64>,
+}
+
+async fn logs(
+    State(context): State<Context>,
+    chain: Result<Path<String>, PathRejection>,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Json<FoundView>, Problem> {
+    let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
+    let journal = query::journal(&context.sources.store, &parsed::<ChainName>(chain)?)?;
+    let filter = LogFilter {
+        addresses: listed("address", query.address.as_deref())?,
+        topic0: listed("topic0", query.topic0.as_deref())?,
+    };
+    let stretch = Stretch {
+        from: bound("from", query.from_block, query.from_time)?,
+        to: bound("to", query.to_block, query.to_time)?,
+        abandoned: query.abandoned,
+    };
+    let permit = context.reading.clone().acquire_owned().await.expect("it is never closed");
+    blocking(move || {
+        let _permit = permit;
+        find::find(&journal, &filter, stretch, query.after.map(Offset::new))
+    })
+    .await
+    .map(Json)
+}
+
+fn listed<T>(name: &str, list: Option<&str>) -> Result<BTreeSet<T>, Problem>
+where
+    T: std::str::FromStr + Ord,
+    T::Err: std::fmt::Display,
+{
+    let words = list.into_iter().flat_map(|list| list.split(','));
+    words
+        .map(|word| word.parse().map_err(|error| bad_request(format!("`{name}`: {error}"))))
+        .collect()
+}
+
+fn bound(name: &str, block: Option<u64>, time: Option<u64>) -> Result<Option<Bound>, Problem> {
+    match (block, time) {
+        (Some(_), Some(_)) => {
+            Err(bad_request(format!("`{name}_block` and `{name}_time` exclude each other")))
+        }
+        (block, time) => Ok(block.map(Bound::Block).or(time.map(Bound::Time))),
+    }
 }
 
 #[derive(Deserialize)]

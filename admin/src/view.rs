@@ -409,6 +409,8 @@ pub struct StatView {
     pub first: Option<TimedBlockView>,
     /// The newest block that is not abandoned.
     pub last: Option<TimedBlockView>,
+    /// The records before this one are in the log index.
+    pub indexed_to: OffsetView,
     /// What the segments take on disk.
     pub bytes_on_disk: u64,
     /// The segments, oldest first.
@@ -436,6 +438,50 @@ pub struct SegmentView {
     pub to: OffsetView,
     /// What its records take on disk.
     pub bytes: u64,
+    /// What its part of the log index takes on disk.
+    pub index_bytes: u64,
+}
+
+/// `/v1/chains/{chain}/logs`: a page of the logs that match.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct FoundView {
+    /// The chain.
+    pub chain: String,
+    /// The logs, in the order of the journal.
+    pub logs: Vec<FoundLogView>,
+    /// Blocks that were read for this page.
+    pub blocks_read: u64,
+    /// Blocks that the log index said need not be read.
+    pub blocks_skipped: u64,
+    /// How long that took.
+    pub microseconds: u64,
+    /// The offset to hand back as `after` for the next page, when there is one.
+    pub more_from: Option<OffsetView>,
+}
+
+/// A log that was found.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct FoundLogView {
+    /// The record of its block.
+    pub offset: OffsetView,
+    /// Its block.
+    pub block: BlockRefView,
+    /// The block's own time.
+    pub time: String,
+    /// Whether a reorg took the block back.
+    pub abandoned: bool,
+    /// Position among all logs of the block.
+    pub index: u32,
+    /// Position of the transaction in the block.
+    pub transaction_index: u32,
+    /// Hash of the transaction.
+    pub transaction_hash: String,
+    /// The contract.
+    pub address: String,
+    /// The topics, first to last.
+    pub topics: Vec<String>,
+    /// The event's unindexed arguments.
+    pub data: String,
 }
 
 /// One thing that is wrong with a journal.
@@ -521,6 +567,7 @@ impl From<&SegmentStat> for SegmentView {
             from: segment.range.start.into(),
             to: segment.range.end.into(),
             bytes: segment.record_bytes,
+            index_bytes: segment.index_bytes,
         }
     }
 }

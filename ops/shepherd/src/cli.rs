@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use alloy_primitives::{Address, B256};
 use clap::{Args, Parser, Subcommand};
 use shepherd_admin::query;
+use shepherd_ingest::Start;
 use shepherd_log::{ChainName, EffectId, LaneId, ModuleName};
 
-use crate::{exit, scaffold};
+use crate::{config, exit, scaffold};
 
 /// Runs on-chain automation that must not miss anything.
 ///
@@ -106,6 +108,16 @@ Example:
   shepherd journal tail --chain sepolia -n 5 --follow")]
     Tail(Tail),
 
+    /// Logs by contract and first topic
+    #[command(after_help = "\
+Example:
+  shepherd journal find --chain sepolia --from -1d --address 0xfff9976782d46cc05630d1f6ebab18b2324d6b14
+
+An index over addresses and first topics says which blocks need to be read. A repeated option
+means any of its values; a log must match both options. Asks the running daemon, or reads the data
+directory when none is running.")]
+    Find(Find),
+
     /// How many records there are, from when to when, and what they take on disk
     #[command(after_help = "\
 Example:
@@ -113,6 +125,15 @@ Example:
 
 Reads every record once.")]
     Stat(OneChain),
+
+    /// Build the log index anew, from the records
+    #[command(after_help = "\
+Example:
+  shepherd journal reindex --chain sepolia
+
+The index follows by itself as records are appended; this is for one that is damaged. Needs the data
+directory for itself: stop the daemon first.")]
+    Reindex(OneChain),
 
     /// Read the whole journal and check every record against its checksum, its digest chain and
     /// its parent
@@ -218,6 +239,42 @@ pub struct Reorgs {
 }
 
 #[derive(Args, Debug)]
+pub struct Find {
+    /// The chain; needed when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// The contract; any when left out
+    #[arg(long, value_name = "0xADDRESS")]
+    pub address: Vec<Address>,
+
+    /// The first topic, which for most events is the hash of their signature; any when left out
+    #[arg(long, value_name = "0xHASH")]
+    pub topic0: Vec<B256>,
+
+    /// The first block: a number, an age such as -7d, a day or a time; the journal's first when
+    /// left out
+    #[arg(long, value_name = "BLOCK|-AGE|DATE", allow_hyphen_values = true, value_parser = place)]
+    pub from: Option<Start>,
+
+    /// The last block; the journal's head when left out
+    #[arg(long, value_name = "BLOCK|-AGE|DATE", allow_hyphen_values = true, value_parser = place)]
+    pub to: Option<Start>,
+
+    /// Also logs of blocks that a reorg took back
+    #[arg(long)]
+    pub abandoned: bool,
+
+    /// How many logs at most
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
 pub struct OneChain {
     /// The chain; all of them when left out
     #[arg(long, value_name = "NAME")]
@@ -316,6 +373,13 @@ pub struct State {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+fn place(text: &str) -> Result<Start, String> {
+    config::value::start(text).map_err(|wrong| match wrong.help {
+        None => wrong.message,
+        Some(help) => format!("{}: {help}", wrong.message),
+    })
 }
 
 /// Bytes that were written as 0x and hexadecimal digits.

@@ -7,10 +7,13 @@ mod daemon;
 mod data;
 mod destinations;
 mod exit;
+mod find;
 mod init;
 mod inspect;
 mod mask;
 mod modules;
+mod progress;
+mod reindex;
 mod reorgs;
 mod run;
 mod scaffold;
@@ -55,6 +58,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Cursor(CursorCommand::List(args)) => data::cursors(&config()?, args),
         Command::Journal(JournalCommand::Tail(args)) => data::tail(&config()?, args),
         Command::Journal(JournalCommand::Verify(args)) => verify::verify(&config()?, args),
+        Command::Journal(JournalCommand::Find(args)) => find::find(&config()?, args),
+        Command::Journal(JournalCommand::Reindex(args)) => reindex::reindex(&config()?, args),
         Command::Journal(JournalCommand::Stat(args)) => stat::stat(&config()?, args),
         Command::Reorgs(args) => reorgs::reorgs(&config()?, args),
         Command::Outbox(OutboxCommand::List(args)) => data::outboxes(&config()?, args),

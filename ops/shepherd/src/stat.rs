@@ -29,13 +29,14 @@ pub fn stat(config: &Config, args: &cli::OneChain) -> Result<(), Failure> {
         if stat.segments.is_empty() {
             continue;
         }
-        let mut rows = table(&["SEGMENT", "FROM", "TO", "SIZE"]);
+        let mut rows = table(&["SEGMENT", "FROM", "TO", "RECORDS", "INDEX"]);
         for segment in &stat.segments {
             rows.add_row([
                 segment.number.to_string(),
                 segment.from.to_string(),
                 segment.to.to_string(),
                 size(segment.bytes),
+                size(segment.index_bytes),
             ]);
         }
         print("\n");
@@ -59,13 +60,15 @@ fn text(stat: &StatView) -> String {
          offsets   from {start}, next {tail}\n\
          first     {}\n\
          last      {}\n\
-         on disk   {}\n",
+         indexed   before {}\n\
+         on disk   {}, without what is not sorted into segments yet\n",
         stat.genesis.as_deref().unwrap_or("not known yet"),
         count(*blocks, "block"),
         count(*reverts, "revert"),
         count(*outcomes, "outcome"),
         block(&stat.first),
         block(&stat.last),
+        stat.indexed_to,
         size(stat.bytes_on_disk),
     )
 }

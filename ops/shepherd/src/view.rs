@@ -9,14 +9,17 @@
 use std::collections::BTreeMap;
 
 use shepherd_admin::{
+    find::{self, Bound, Stretch},
     query::{self, QueryError},
     view::{
-        CursorsView, EffectView, JournalView, LaneStateView, OffsetView, OutboxView, ReorgsView,
-        StatView, StateView, VerifyView, bytes,
+        CursorsView, EffectView, FoundView, JournalView, LaneStateView, OffsetView, OutboxView,
+        ReorgsView, StatView, StateView, VerifyView, bytes,
     },
 };
 use shepherd_ingest::{Trust, verify_stored};
-use shepherd_log::{BlockView, ChainName, EffectId, LaneId, Offset, OpenError, Options, Store};
+use shepherd_log::{
+    BlockView, ChainName, EffectId, Journal, LaneId, LogFilter, Offset, OpenError, Options, Store,
+};
 
 use shepherd_rpc::in_words;
 
@@ -54,12 +57,7 @@ impl View {
         if let Some(daemon) = Daemon::find(&config.data_dir) {
             return Ok(View::Daemon(daemon));
         }
-        if !config.data_dir.join("store").exists() {
-            let message = format!("{} holds no journal yet", config.data_dir.display());
-            let help = "`shepherd run` creates it; `data_dir` in the configuration says where";
-            return Err(Problem::new(Code::Configuration, message).help(help));
-        }
-        open_store(config, shepherd_log::Metrics::unregistered()).map(View::Store)
+        open_existing(config).map(View::Store)
     }
 
     /// Every lane's cursor.
@@ -86,7 +84,7 @@ impl View {
                 daemon.get(&format!("/v1/chains/{chain}/journal?limit={limit}{from}"))
             }
             View::Store(store) => {
-                let journal = query::journal(store, chain).map_err(unanswered)?;
+                let journal = existing_journal(store, chain)?;
                 let last = Offset::new(journal.tail().offset.get().saturating_sub(limit));
                 query::records(&journal, from.map_or(last, Offset::from), limit).map_err(unanswered)
             }
@@ -121,7 +119,7 @@ impl View {
                 daemon.get(&path)
             }
             View::Store(store) => {
-                let journal = query::journal(store, chain).map_err(unanswered)?;
+                let journal = existing_journal(store, chain)?;
                 let check = block_check(config);
                 query::verify(&journal, from.into(), limit, &check).map_err(unanswered)
             }
@@ -133,8 +131,28 @@ impl View {
         match self {
             View::Daemon(daemon) => daemon.get(&format!("/v1/chains/{chain}/reorgs?last={last}")),
             View::Store(store) => {
-                let journal = query::journal(store, chain).map_err(unanswered)?;
+                let journal = existing_journal(store, chain)?;
                 query::reorgs(&journal, last).map_err(unanswered)
+            }
+        }
+    }
+
+    /// A page of the logs of a stretch that match, from the offset where the page before ended.
+    pub fn find(
+        &self,
+        chain: &ChainName,
+        filter: &LogFilter,
+        stretch: Stretch,
+        after: Option<OffsetView>,
+    ) -> Result<FoundView, Problem> {
+        match self {
+            View::Daemon(daemon) => {
+                daemon.get(&format!("/v1/chains/{chain}/logs?{}", asked(filter, stretch, after)))
+            }
+            View::Store(store) => {
+                let journal = existing_journal(store, chain)?;
+                let after = after.map(Offset::from);
+                find::find(&journal, filter, stretch, after).map_err(unanswered)
             }
         }
     }
@@ -144,7 +162,7 @@ impl View {
         match self {
             View::Daemon(daemon) => daemon.get(&format!("/v1/chains/{chain}/journal/stat")),
             View::Store(store) => {
-                let journal = query::journal(store, chain).map_err(unanswered)?;
+                let journal = existing_journal(store, chain)?;
                 query::stat(&journal).map_err(unanswered)
             }
         }
@@ -195,6 +213,41 @@ impl View {
             View::Store(store) => query::effect(store, lane, effect).map_err(unanswered),
         }
     }
+}
+
+/// What `find` asks for, as the query of a URL.
+fn asked(filter: &LogFilter, stretch: Stretch, after: Option<OffsetView>) -> String {
+    let joined = |words: Vec<String>| (!words.is_empty()).then(|| words.join(","));
+    let bound = |name: &str, bound: Bound| match bound {
+        Bound::Block(number) => format!("{name}_block={number}"),
+        Bound::Time(seconds) => format!("{name}_time={seconds}"),
+    };
+    let addresses = joined(filter.addresses.iter().map(ToString::to_string).collect());
+    let topics = joined(filter.topic0.iter().map(ToString::to_string).collect());
+    let parts = [
+        addresses.map(|list| format!("address={list}")),
+        topics.map(|list| format!("topic0={list}")),
+        stretch.from.map(|from| bound("from", from)),
+        stretch.to.map(|to| bound("to", to)),
+        stretch.abandoned.then(|| "abandoned=true".to_owned()),
+        after.map(|after| format!("after={after}")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("&")
+}
+
+/// Opens the store of a configuration for work that no daemon does. Never creates one.
+pub fn open_existing(config: &Config) -> Result<Store, Problem> {
+    if !config.data_dir.join("store").exists() {
+        let message = format!("{} holds no journal yet", config.data_dir.display());
+        let help = "`shepherd run` and `shepherd ingest` create it; `data_dir` in the configuration says where";
+        return Err(Problem::new(Code::Configuration, message).help(help));
+    }
+    open_store(config, shepherd_log::Metrics::unregistered())
+}
+
+/// The journal of a chain that the store knows.
+pub fn existing_journal(store: &Store, chain: &ChainName) -> Result<Journal, Problem> {
+    query::journal(store, chain).map_err(unanswered)
 }
 
 /// Opens the store of a configuration.

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 
+use alloy_primitives::{Address, B256, address, b256};
 use common::{Folder, anvil, block_on, journaled};
 use serde_json::{Value, json};
 use shepherd_devnet::Anvil;
@@ -113,4 +114,75 @@ fn reorgs_are_listed_with_what_they_abandoned_with_and_without_the_daemon() {
         assert_eq!(stat[0][key], expected, "{key}");
     }
     assert_eq!((&stat[0]["first"]["number"], &stat[0]["last"]["number"]), (&json!(0), &json!(6)));
+}
+
+/// A contract that emits one log with `TOPIC` whenever it is called.
+const LOUD: Address = address!("00000000000000000000000000000000000000a1");
+/// Another one.
+const RARE: Address = address!("00000000000000000000000000000000000000b2");
+const TOPIC: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
+
+/// Mines blocks in which both contracts are called: the loud one in each, the rare one in some.
+fn make_logs(anvil: &Anvil, blocks: u64, rare: &[u64]) {
+    let code = [&[0x7f][..], TOPIC.as_slice(), &[0x60, 0, 0x60, 0, 0xa1, 0]].concat();
+    for contract in [LOUD, RARE] {
+        block_on(anvil.set_code(contract, code.clone().into())).unwrap();
+    }
+    let from = anvil.accounts()[0];
+    for block in 0..blocks {
+        let rare = rare.contains(&block).then_some(RARE);
+        for to in [LOUD].into_iter().chain(rare) {
+            let transaction = json!([{"from": from, "to": to, "gas": "0x186a0"}]);
+            block_on(anvil.call("eth_sendTransaction", transaction)).unwrap();
+        }
+        block_on(anvil.mine(1)).unwrap();
+    }
+}
+
+#[test]
+fn logs_are_found_by_contract_topic_and_stretch_with_and_without_the_daemon() {
+    let anvil = anvil(31337);
+    make_logs(&anvil, 300, &[7, 260, 299]);
+    let folder = Folder::new(anvil.http_url().as_str());
+    let daemon = folder.start();
+    journaled(&folder, 300);
+    let (loud, rare, topic) = (LOUD.to_string(), RARE.to_string(), TOPIC.to_string());
+    let cases: [(&[&str], u64, bool); 9] = [
+        (&["--address", &rare], 3, true),
+        (&["--address", &rare, "--topic0", &topic], 3, true),
+        (&["--address", &rare, "--to", "8"], 1, true),
+        (&["--address", &rare, "--from", "9", "--to", "261"], 1, true),
+        (&["--address", &rare, "--address", &loud, "--from", "300"], 2, true),
+        (&["--address", &loud, "--limit", "10"], 10, false),
+        (&["--address", &loud, "--from", "-1d"], 300, true),
+        (&["--address", &loud, "--to", "2000-01-01"], 0, true),
+        (&["--topic0", &format!("{:?}", B256::ZERO)], 0, true),
+    ];
+    let find = |args: &[&str]| folder.json(&[&["journal", "find", "--json"], args].concat());
+    let touched = |view: &Value| (view["blocks_read"].clone(), view["blocks_skipped"].clone());
+    // How much had to be read depends on what the process had in memory.
+    let found = |mut view: Value| {
+        for cost in ["microseconds", "blocks_read", "blocks_skipped"] {
+            view[cost] = json!(null);
+        }
+        view
+    };
+    let rare_found = find(cases[0].0);
+    assert_eq!(touched(&rare_found), (json!(3), json!(298)));
+    let with_daemon: Vec<Value> = cases.iter().map(|(args, ..)| found(find(args))).collect();
+    daemon.stop();
+    for ((args, logs, complete), with_daemon) in cases.iter().zip(&with_daemon) {
+        let without = found(find(args));
+        assert_eq!(without, *with_daemon, "{args:?}");
+        assert_eq!(without["logs"].as_array().unwrap().len() as u64, *logs, "{args:?}");
+        assert_eq!(without["complete"], *complete, "{args:?}");
+    }
+    assert_eq!(with_daemon[0]["logs"][1]["block"]["number"], 261);
+    assert_eq!(with_daemon[0]["logs"][1]["address"], rare);
+    let ended = folder.run(&["journal", "reindex"]);
+    assert!(ended.stdout.starts_with("devnet: 301 records indexed in "), "{ended:?}");
+    // The last chunk is not complete, so its 45 blocks are read.
+    let again = find(cases[0].0);
+    assert_eq!(found(again.clone()), with_daemon[0]);
+    assert_eq!(touched(&again), (json!(46), json!(255)));
 }

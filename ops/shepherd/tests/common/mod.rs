@@ -221,7 +221,9 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
 pub fn journaled(folder: &Folder, number: u64) -> Value {
     let mut tail = Daemon::spawn(folder.command(&["journal", "tail", "--follow", "--json"]));
     loop {
-        let line = tail.next_line().expect("it follows for as long as the daemon runs");
+        let Some(line) = tail.next_line() else {
+            panic!("it follows for as long as the daemon runs: {:?}", tail.end());
+        };
         let record: Value = serde_json::from_str(&line).unwrap();
         if record["number"] == number {
             return record;
