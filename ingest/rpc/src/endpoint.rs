@@ -232,6 +232,11 @@ impl Endpoint {
         }
     }
 
+    /// Foreign text made safe to show.
+    pub(crate) fn scrub(&self, text: &str) -> String {
+        self.url.scrub(text)
+    }
+
     pub(crate) fn status(&self) -> EndpointStatus {
         let now = Instant::now();
         let condition = self.condition();

@@ -2,13 +2,18 @@
 //!
 //! A subscription loses items when it lags and while it reconnects, and its node may be behind
 //! the one we ask for data. So what it says is not used, only that it spoke; who waits for it
-//! also looks by itself from time to time.
+//! also looks by itself from time to time. A connection that broke without a word is silent like
+//! a chain that stands still, so after a long silence it is made anew.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
@@ -51,10 +56,12 @@ pub(crate) fn subscribe(
     for (endpoint, url) in websockets {
         let ws = Ws::new(url, options);
         let backoff = Backoff::new(options.rest_min, options.rest_max);
+        let silence_max = options.head_silence_max;
         let announce = announce.clone();
         let identity = identity.clone();
-        subscriptions
-            .spawn(async move { listen(&endpoint, &ws, &identity, backoff, announce).await });
+        subscriptions.spawn(async move {
+            listen(&endpoint, &ws, &identity, backoff, silence_max, announce).await;
+        });
     }
     Heads { announced, subscriptions }
 }
@@ -65,21 +72,28 @@ async fn listen(
     ws: &Ws,
     identity: &Identity,
     mut backoff: Backoff,
+    silence_max: Duration,
     announce: watch::Sender<()>,
 ) {
-    let mut warnings = Throttle::new(std::time::Duration::from_secs(30));
+    let mut warnings = Throttle::new(Duration::from_secs(30));
     loop {
         let failure = match subscription(ws, identity).await {
             Ok(mut heads) => {
                 tracing::debug!(endpoint, "subscribed to new heads");
                 // What happened before we listened is announced as one.
                 announce.send_replace(());
-                loop {
-                    match heads.recv().await {
-                        Ok(_) | Err(RecvError::Lagged(_)) => announce.send_replace(()),
-                        Err(RecvError::Closed) => break,
+                let is_silent = loop {
+                    match timeout(silence_max, heads.recv()).await {
+                        Ok(Ok(_) | Err(RecvError::Lagged(_))) => announce.send_replace(()),
+                        Ok(Err(RecvError::Closed)) => break false,
+                        Err(_) => break true,
                     };
                     backoff.reset();
+                };
+                if is_silent {
+                    tracing::debug!(endpoint, ?silence_max, "no new heads; subscribing again");
+                    ws.disconnect().await;
+                    continue;
                 }
                 Failure::Unreachable { reason: "the subscription ended".to_owned() }
             }

@@ -34,6 +34,8 @@ pub struct Options {
     pub rest_min: Duration,
     /// Longest rest. An operator who repairs a node waits at most this long to see it used.
     pub rest_max: Duration,
+    /// A subscription to new heads that says nothing for this long is made anew.
+    pub head_silence_max: Duration,
     /// When an endpoint is slow, another one is asked as well and the first answer counts. This is
     /// the largest share of calls, from 0 to 1, for which that is done; 0 turns it off. Such
     /// calls count towards the rate and the budget of the other endpoint.
@@ -57,6 +59,7 @@ impl Default for Options {
             batch_calls_max: 100,
             rest_min: Duration::from_millis(250),
             rest_max: Duration::from_secs(15),
+            head_silence_max: Duration::from_secs(120),
             hedge_share_max: 0.1,
             hedge_after_min: Duration::from_millis(100),
             probe: false,
@@ -222,6 +225,12 @@ impl Pool {
     /// The redacted name of an endpoint.
     pub fn name_of(&self, endpoint: EndpointId) -> &str {
         &self.inner.endpoints[endpoint.0].name
+    }
+
+    /// What an endpoint said, or an error that repeats it, made safe to show: parts of its URL are
+    /// made unreadable, control characters become spaces, and a long text is cut.
+    pub fn scrub(&self, endpoint: EndpointId, text: &str) -> String {
+        self.inner.endpoints[endpoint.0].scrub(text)
     }
 
     /// Wake-ups from the new-head subscriptions of the WebSocket endpoints, for as long as the

@@ -109,6 +109,19 @@ pub enum ReadFailed {
     Pool(#[from] PoolError),
 }
 
+impl ReadFailed {
+    /// The same, safe to show: a value of the wrong type is repeated in the reason.
+    fn scrubbed(self, scrub: impl Fn(&str) -> String) -> ReadFailed {
+        match self {
+            ReadFailed::Malformed { endpoint, method, reason } => {
+                ReadFailed::Malformed { endpoint, method, reason: scrub(&reason) }
+            }
+            // Errors are scrubbed where they are received.
+            other => other,
+        }
+    }
+}
+
 /// What an endpoint's error to a pinned read means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -138,7 +151,8 @@ impl Pool {
         let (requests, calls) = (&requests, &calls);
         let read = async |id| {
             let answers = self.ask_in_parts(id, calls).await.map_err(NotRead::Failed)?;
-            interpret(block, requests, calls, answers, self.name_of(id)).map_err(NotRead::Refused)
+            interpret(block, requests, calls, answers, self.name_of(id))
+                .map_err(|refusal| NotRead::Refused(refusal.scrubbed(|text| self.scrub(id, text))))
         };
         let not_read = match self.attempt(calls, read).await {
             Ok((_, answers)) => return Ok(answers),

@@ -196,3 +196,17 @@ async fn a_websocket_alone_serves_data_and_wakes_across_restarts() {
     };
     tokio::time::timeout(PATIENCE, answered).await.expect("data after the restart");
 }
+
+#[tokio::test]
+async fn a_subscription_that_has_gone_silent_is_made_anew() {
+    let anvil = anvil().await;
+    let options = Options { head_silence_max: Duration::from_millis(50), ..Options::default() };
+    let metrics = Metrics::new(&mut Registry::default());
+    let urls = vec![anvil.ws_url().as_str().parse().unwrap()];
+    let pool = Pool::connect("devnet", anvil.chain_id(), urls, options, &metrics);
+    let mut heads = pool.heads();
+    // No block is mined: each of these is a new subscription.
+    for _ in 0..3 {
+        tokio::time::timeout(PATIENCE, heads.announced()).await.expect("a new subscription");
+    }
+}

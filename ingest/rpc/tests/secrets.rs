@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::{Address, B256};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use scripted::{Nasty, Node};
 use serde_json::json;
-use shepherd_rpc::{Call, Metrics, Options, Pool};
+use shepherd_rpc::{Call, ChainRequest, Metrics, Options, Pool};
 
 const CHAIN_ID: u64 = 31337;
 
@@ -92,6 +93,9 @@ async fn the_key_in_a_url_never_shows() {
                 Err(error) => shown += &format!("{error} {error:?}"),
             }
         }
+        node.play("eth_getBalance", 1, Nasty::Result(json!(KEY)));
+        let balance = [ChainRequest::Balance(Address::ZERO)];
+        shown += &format!("{:?}", pool.read(B256::ZERO, &balance).await);
         let _ = tokio::time::timeout(Duration::from_millis(20), heads.announced()).await;
         for _ in 0..2 {
             pool.distrust(pool.endpoints()[0], format!("it answered \"{KEY}\" for a block"));
