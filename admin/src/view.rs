@@ -81,14 +81,14 @@ pub struct NotReadyView {
 }
 
 /// `/v1/chains`.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ChainsView {
     /// The configured chains, by name.
     pub chains: Vec<ChainView>,
 }
 
 /// One chain.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ChainView {
     /// What the operator calls it.
     pub name: String,
@@ -121,18 +121,47 @@ pub struct HeadView {
 }
 
 /// A node that serves a chain. Its URL is scheme and host alone.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct EndpointView {
     /// Scheme, host and port.
     pub url: String,
-    /// Whether it is in use, and why not.
+    /// As configured: lower is asked first.
+    pub priority: u8,
+    /// Whether it is in use, and why not: one word.
     pub state: String,
+    /// From 1, answers at once and always, to 0; nothing while too little is known.
+    pub health: Option<f64>,
+    /// The average time of the latest answers.
+    pub latency_ms: Option<f64>,
+    /// How many blocks its head was behind the others' when that was last said.
+    pub behind_blocks: u64,
     /// The last thing that went wrong with it.
     pub last_error: Option<String>,
+    /// What last spoke against what it said.
+    pub evidence: Option<String>,
     /// Calls sent to it since the process started.
     pub calls: u64,
+    /// Calls that its budget leaves.
+    pub calls_left: Option<u64>,
     /// Failures since it last answered.
     pub failures_in_a_row: u32,
+    /// What it is able to do, once that was asked.
+    pub capabilities: Option<CapabilitiesView>,
+}
+
+/// What an endpoint is able to do.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct CapabilitiesView {
+    /// Whether it answers `eth_getLogs` for one block by hash.
+    pub logs_by_hash: bool,
+    /// Whether it knows the block tag `finalized`.
+    pub finalized_tag: bool,
+    /// Whether it has `eth_getBlockReceipts`.
+    pub block_receipts: bool,
+    /// Most calls in one message.
+    pub batch_calls: usize,
+    /// How old the state may be that it answers about: `full`, `unknown`, or a number of blocks.
+    pub archive: String,
 }
 
 /// `/v1/cursors`.

@@ -149,10 +149,17 @@ impl Drop for Api {
 fn chain_report(state: StateView) -> ChainReport {
     let endpoint = EndpointView {
         url: "http://127.0.0.1:8545".to_owned(),
+        priority: 0,
         state: "ready".to_owned(),
+        health: Some(1.0),
+        latency_ms: None,
+        behind_blocks: 0,
         last_error: None,
+        evidence: None,
         calls: 7,
+        calls_left: None,
         failures_in_a_row: 0,
+        capabilities: None,
     };
     let name = "testnet".parse().unwrap();
     ChainReport { name, chain_id: 31337, state, node_head: Some(14), endpoints: vec![endpoint] }

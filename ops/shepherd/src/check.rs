@@ -4,17 +4,19 @@ use std::path::Path;
 
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use shepherd_ingest::{ChainCheck, check_chain};
-use shepherd_rpc::{Pool, in_words};
+use shepherd_admin::view::CapabilitiesView;
+use shepherd_ingest::{ChainCheck, Finality, Trust, check_chain};
+use shepherd_rpc::{Capabilities, Pool, in_words};
 use tokio::{runtime, task::JoinSet};
 
 use crate::{
     cli::Json,
     config::{self, Chain, Config},
     destinations,
+    endpoints::capabilities,
     exit::{Code, Failure, Problem},
     modules,
-    show::{count, print, print_json},
+    show::{count, print, print_json, print_table, table},
 };
 
 /// What was checked, as JSON.
@@ -23,9 +25,19 @@ struct CheckView<'a> {
     ok: bool,
     chains: usize,
     modules: usize,
+    /// The endpoints that answered.
+    endpoints: &'a [CheckedEndpoint],
     problems: &'a [Problem],
     /// What may be as it is meant, and may not.
     warnings: &'a [String],
+}
+
+/// An endpoint that serves its chain, and what it is able to do.
+#[derive(Serialize)]
+struct CheckedEndpoint {
+    chain: String,
+    url: String,
+    capabilities: Option<CapabilitiesView>,
 }
 
 /// Checks the configuration; when it can be read, also its modules and endpoints.
@@ -35,16 +47,20 @@ pub fn check(file: &Path, args: &Json) -> Result<(), Failure> {
             let found = find(&config)?;
             (Some(config), found)
         }
-        Err(failure) => (None, Found { problems: failure.problems, warnings: Vec::new() }),
+        Err(failure) => (None, Found { problems: failure.problems, ..Found::default() }),
     };
-    let Found { problems, warnings } = found;
+    let Found { problems, warnings, endpoints } = found;
     let chains = config.as_ref().map_or(0, |config| config.chains.len());
     let modules = config.as_ref().map_or(0, |config| config.modules.len());
     if args.json {
         let ok = problems.is_empty();
-        print_json(&CheckView { ok, chains, modules, problems: &problems, warnings: &warnings });
+        let (endpoints, problems, warnings) = (&endpoints[..], &problems[..], &warnings[..]);
+        print_json(&CheckView { ok, chains, modules, endpoints, problems, warnings });
     } else {
         warnings.iter().for_each(|warning| eprintln!("warning: {warning}\n"));
+    }
+    if !args.json && !endpoints.is_empty() {
+        print_endpoints(&endpoints);
     }
     if !problems.is_empty() {
         return Err(Failure { problems });
@@ -58,9 +74,11 @@ pub fn check(file: &Path, args: &Json) -> Result<(), Failure> {
 }
 
 /// What was found.
+#[derive(Default)]
 struct Found {
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    endpoints: Vec<CheckedEndpoint>,
 }
 
 fn find(config: &Config) -> Result<Found, Failure> {
@@ -70,20 +88,26 @@ fn find(config: &Config) -> Result<Found, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Problem::from_error(Code::Failed, &error))?;
-    let of_chains = chain_problems(config);
-    let (mut problems, warnings) = match loaded {
-        Err(problems) => (problems, Vec::new()),
+    let mut found = Found::default();
+    match loaded {
+        Err(problems) => found.problems = problems,
         Ok(modules) => {
-            let mut problems = destinations::problems(config, &modules);
-            problems.extend(runtime.block_on(destinations::unreachable(config, &modules)));
-            (problems, destinations::warnings(config, &modules))
+            found.problems = destinations::problems(config, &modules);
+            let unreachable = destinations::unreachable(config, &modules);
+            found.problems.extend(runtime.block_on(unreachable));
+            found.warnings = destinations::warnings(config, &modules);
         }
-    };
-    problems.extend(runtime.block_on(of_chains));
-    Ok(Found { problems, warnings })
+    }
+    for (chain, check) in runtime.block_on(check_chains(config)) {
+        found.problems.extend(problems(chain, &check));
+        found.warnings.extend(lacking(chain, &check));
+        found.endpoints.extend(endpoints(chain, &check));
+    }
+    Ok(found)
 }
 
-async fn chain_problems(config: &Config) -> Vec<Problem> {
+/// Asks the endpoints of all chains at once.
+async fn check_chains(config: &Config) -> Vec<(&Chain, ChainCheck)> {
     let mut checks = JoinSet::new();
     let metrics = shepherd_rpc::Metrics::new(&mut Registry::default());
     for (index, chain) in config.chains.iter().enumerate() {
@@ -93,8 +117,7 @@ async fn chain_problems(config: &Config) -> Vec<Problem> {
     }
     let mut checked = checks.join_all().await;
     checked.sort_by_key(|(index, _)| *index);
-    let chains = checked.iter().map(|(index, check)| (&config.chains[*index], check));
-    chains.flat_map(|(chain, check)| of_chain(chain, check)).collect()
+    checked.into_iter().map(|(index, check)| (&config.chains[index], check)).collect()
 }
 
 /// The pool of a chain's endpoints.
@@ -103,7 +126,7 @@ pub fn pool(chain: &Chain, metrics: &shepherd_rpc::Metrics) -> Pool {
     Pool::connect(chain.name.as_str(), chain.chain_id, chain.endpoints.clone(), options, metrics)
 }
 
-fn of_chain(chain: &Chain, check: &ChainCheck) -> Vec<Problem> {
+fn problems(chain: &Chain, check: &ChainCheck) -> Vec<Problem> {
     let failed = check.endpoints.iter().filter_map(|endpoint| {
         let failure = endpoint.result.as_ref().err()?;
         let message = format!("chain {}: {}: {}", chain.name, endpoint.endpoint, in_words(failure));
@@ -124,4 +147,58 @@ fn of_chain(chain: &Chain, check: &ChainCheck) -> Vec<Problem> {
         problems.push(Problem::new(Code::Endpoint, message).help(help).at(chain.place.clone()));
     }
     problems
+}
+
+/// What no endpoint of a chain is able to do although the configuration counts on it.
+fn lacking(chain: &Chain, check: &ChainCheck) -> Vec<String> {
+    let known: Vec<Capabilities> =
+        check.endpoints.iter().filter_map(|endpoint| endpoint.capabilities).collect();
+    let none = |able: fn(&Capabilities) -> bool| !known.is_empty() && !known.iter().any(able);
+    let name = &chain.name;
+    let mut warnings = Vec::new();
+    if chain.follow.finality == Finality::Tag && none(|endpoint| endpoint.finalized_tag) {
+        warnings.push(format!(
+            "chain {name}: no endpoint knows the tag `finalized`, so no block is ever final: \
+             set `finality` to a number of blocks"
+        ));
+    }
+    if chain.follow.trust == Trust::Receipts && none(|endpoint| endpoint.block_receipts) {
+        warnings.push(format!(
+            "chain {name}: no endpoint has eth_getBlockReceipts, so trust = \"receipts\" takes \
+             one call for each transaction"
+        ));
+    }
+    warnings
+}
+
+fn endpoints(chain: &Chain, check: &ChainCheck) -> Vec<CheckedEndpoint> {
+    let answered = check.endpoints.iter().filter(|endpoint| endpoint.result.is_ok());
+    let checked = answered.map(|endpoint| CheckedEndpoint {
+        chain: chain.name.to_string(),
+        url: endpoint.endpoint.clone(),
+        capabilities: endpoint.capabilities.map(capabilities),
+    });
+    checked.collect()
+}
+
+fn print_endpoints(endpoints: &[CheckedEndpoint]) {
+    let yes_or_no = |able: bool| if able { "yes" } else { "no" };
+    let mut rows =
+        table(&["CHAIN", "ENDPOINT", "LOGS BY HASH", "FINALIZED", "RECEIPTS", "BATCH", "STATE"]);
+    for CheckedEndpoint { chain, url, capabilities } in endpoints {
+        match capabilities {
+            None => rows.add_row([chain, url, "?", "?", "?", "?", "?"]),
+            Some(able) => rows.add_row([
+                chain,
+                url,
+                yes_or_no(able.logs_by_hash),
+                yes_or_no(able.finalized_tag),
+                yes_or_no(able.block_receipts),
+                &able.batch_calls.to_string(),
+                &able.archive,
+            ]),
+        };
+    }
+    print_table(&mut rows);
+    print("\n");
 }

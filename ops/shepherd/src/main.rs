@@ -6,6 +6,7 @@ mod config;
 mod daemon;
 mod data;
 mod destinations;
+mod endpoints;
 mod exit;
 mod find;
 mod init;

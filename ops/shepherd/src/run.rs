@@ -22,7 +22,7 @@ use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStat
 use shepherd_host::BoundModule;
 use shepherd_ingest::{ChainState, ChainStatus, FollowError, follow};
 use shepherd_log::{ChainName, Journal, JournalError, LaneId, Store};
-use shepherd_rpc::{EndpointStatus, Pool, in_words};
+use shepherd_rpc::{Pool, in_words};
 use tokio::{
     net::TcpListener,
     runtime,
@@ -37,7 +37,7 @@ use tracing::{error, info, warn};
 use crate::{
     check::pool,
     config::Config,
-    daemon, destinations,
+    daemon, destinations, endpoints,
     exit::{Code, Failure, NO_ROOM_HELP, Problem},
     modules,
     telemetry::{self, Reader},
@@ -411,20 +411,7 @@ fn chain_report(followed: &Followed) -> ChainReport {
         chain_id: followed.chain_id,
         state: view::StateView::new(name, reason, Some(status.since)),
         node_head: status.node_head.map(|head| head.number),
-        endpoints: followed.pool.status().iter().map(endpoint_view).collect(),
-    }
-}
-
-fn endpoint_view(status: &EndpointStatus) -> view::EndpointView {
-    let failed = |(at, failure): &(std::time::SystemTime, shepherd_rpc::Failure)| {
-        format!("{} at {}", in_words(failure), view::time(*at))
-    };
-    view::EndpointView {
-        url: status.endpoint.clone(),
-        state: status.state.name().to_owned(),
-        last_error: status.last_failure.as_ref().map(failed),
-        calls: status.calls,
-        failures_in_a_row: status.failures_in_a_row,
+        endpoints: followed.pool.status().iter().map(endpoints::view).collect(),
     }
 }
 

@@ -26,7 +26,12 @@ fn people_see_the_same_with_and_without_the_daemon() {
     folder.configure(&module_entry("balance-tracker"));
     folder.configure(&module_entry("token-ledger"));
     let checked = folder.run(&["check"]);
-    assert_eq!(checked.stdout, "shepherd.toml: 1 chain, 2 modules, no problems\n", "{checked:?}");
+    let verdict = "shepherd.toml: 1 chain, 2 modules, no problems\n";
+    assert!(checked.stdout.ends_with(verdict), "{checked:?}");
+    let able = &folder.json(&["check", "--json"])["endpoints"][0]["capabilities"];
+    let expected = json!({"logs_by_hash": true, "finalized_tag": true, "block_receipts": true,
+                          "batch_calls": 100, "archive": "full"});
+    assert_eq!(able, &expected);
 
     let daemon = folder.start();
     journaled(&folder, 5);
