@@ -284,8 +284,11 @@ impl Follower {
         theirs: Fetched<VerifiedHeader>,
     ) -> Result<Round, Interrupted> {
         let node_head = theirs.value.header.this;
-        if self.canonical_block(node_head.number).await? == Some(node_head) {
-            return Ok(Round::UpToDate);
+        match self.canonical_block(node_head.number).await? {
+            Some(ours) if ours == node_head => return Ok(Round::UpToDate),
+            // Before our first block there is nothing to compare with, and nothing to fetch.
+            None if node_head.number < head.this.number => return Ok(Round::UpToDate),
+            _ => (),
         }
         let (ancestor, branch) = self.branch(head.this, theirs).await?;
         let abandoned = self.after(ancestor.this, head.this).await?;

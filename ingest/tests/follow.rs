@@ -161,6 +161,25 @@ async fn a_head_that_goes_back_is_not_a_reorg() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_goes_back_to_before_the_journal_is_not_a_reorg_either() {
+    let node = Node::start(CHAIN_ID).await;
+    node.extend(20, 2);
+    let disk = Disk::new(CHAIN_ID);
+    let config = Config { start: Start::Block(10), ..config() };
+    let mut following = Following::start(&disk, &pool(CHAIN_ID, &[&node.url()]), config);
+    disk.until_head(node.head().hash).await;
+    node.pretend_head(Some(4));
+    following
+        .until("told of the old head", |status| status.node_head.is_some_and(|b| b.number == 4))
+        .await;
+    following.until_following().await;
+    node.pretend_head(None);
+    node.extend(1, 1);
+    disk.until_head(node.head().hash).await;
+    following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_branch_with_a_lower_head_is_a_reorg() {
     let node = Node::start(CHAIN_ID).await;
     node.extend(20, 2);
