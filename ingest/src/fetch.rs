@@ -1,7 +1,8 @@
 //! Fetches headers and logs, and hands out only what holds up.
 //!
-//! Logs are asked for by block hash, never by a range of numbers: a node that lacks part of a
-//! range answers as if that part were empty.
+//! Logs are asked for by block hash here, so that an answer can only be about that block: a node
+//! that lacks part of a range answers as if that part were empty. Blocks of long ago are fetched by
+//! ranges all the same, in `fetch_ranges`, which comes back to this for whatever a range lacks.
 
 use std::{fmt, ops::Range};
 
@@ -117,20 +118,37 @@ impl Fetcher {
         Ok(fetched)
     }
 
-    /// The canonical blocks at these heights with all their logs. They need not link: the chain
-    /// may change while they are fetched.
+    /// The canonical blocks at these heights with all their logs, each asked for by its hash. They
+    /// need not link: the chain may change while they are fetched.
     pub(crate) async fn range(
         &self,
         heights: Range<u64>,
     ) -> Result<Fetched<Vec<Block>>, FetchError> {
+        let headers = self.headers(heights).await?;
+        let mut blocks = self.logs(headers.value).await?;
+        blocks.json_bytes += headers.json_bytes;
+        Ok(blocks)
+    }
+
+    /// The header of the canonical block at a height.
+    pub(crate) async fn at(&self, number: u64) -> Result<VerifiedHeader, FetchError> {
+        let headers = self.headers(number..number + 1).await?;
+        Ok(headers.value.into_iter().next().expect("there is a header for each height"))
+    }
+
+    /// The headers of the canonical blocks at these heights. They need not link.
+    pub(crate) async fn headers(
+        &self,
+        heights: Range<u64>,
+    ) -> Result<Fetched<Vec<VerifiedHeader>>, FetchError> {
         let calls: Vec<Call> = heights
             .clone()
             .map(|number| header_call("eth_getBlockByNumber", json!(format!("{number:#x}"))))
             .collect();
         let batch = self.pool.batch(&calls).await?;
         let (from, trust) = (batch.from, self.checks.trust);
-        let header_bytes = json_bytes(&batch.answers);
-        let headers = blocking(move || {
+        let json_bytes = json_bytes(&batch.answers);
+        let value = blocking(move || {
             heights
                 .zip(batch.answers)
                 .map(|(number, answer)| {
@@ -146,9 +164,7 @@ impl Fetcher {
         })
         .await
         .map_err(|(asked, source)| self.bad(from, asked, source))?;
-        let mut blocks = self.logs(headers).await?;
-        blocks.json_bytes += header_bytes;
-        Ok(blocks)
+        Ok(Fetched { value, from, json_bytes })
     }
 
     /// The blocks of these headers: their logs are fetched and joined to them.

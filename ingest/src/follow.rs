@@ -4,10 +4,7 @@
 //! verified before it is appended, and appended in order, so the journal is right at every
 //! moment and a round can be given up anywhere: the next one starts from the journal's head.
 
-use std::{
-    sync::{Arc, atomic::AtomicUsize},
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use shepherd_log::{
     AppendError, BlockRef, Header, Journal, Offset, ReadError, Record, RecordView, StorageError,
@@ -19,13 +16,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ChainState, ChainStatus, Config, FetchError, Link, Metrics, Start,
+    ChainState, ChainStatus, Config, FetchError, Link, Metrics, NoSuchBlock,
     fetch::{Asked, BadAnswer, Fetched, Fetcher, blocking},
-    fill::FIRST_FETCH_BLOCKS,
+    fill::{Gap, at_least_one},
     fork::{Walk, walk},
     link,
     metrics::ChainMetrics,
     pending::{Head, Pending},
+    start::{self, Unresolved},
     verify::{self, VerifiedHeader},
 };
 
@@ -56,6 +54,9 @@ pub enum FollowError {
         /// How it differs.
         source: ChainMismatch,
     },
+    /// The blocks that are wanted are none of this chain.
+    #[error(transparent)]
+    NoSuchBlock(#[from] NoSuchBlock),
     /// The journal refused records.
     #[error("the journal refused records")]
     Append(#[from] AppendError),
@@ -104,23 +105,7 @@ pub async fn follow(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), FollowError> {
-    // Zero of either would mean to do nothing for ever.
-    let fetch_parallel = config.fetch_parallel.max(1);
-    let batch_blocks_max = config.batch_blocks_max.max(1);
-    let config = Config { fetch_parallel, batch_blocks_max, ..config };
-    let mut follower = Follower {
-        fetcher: Fetcher { pool, checks: config.checks() },
-        metrics: metrics.of_chain(journal.chain().as_str()),
-        fetch_blocks: Arc::new(AtomicUsize::new(FIRST_FETCH_BLOCKS.min(config.batch_blocks_max))),
-        patience: config.poll_interval,
-        backoff: Backoff::new(config.retry_min, config.retry_max),
-        warnings: Throttle::new(WARNING_INTERVAL),
-        head: None,
-        journal,
-        config,
-        status,
-        shutdown,
-    };
+    let mut follower = Follower::new(journal, pool, config, status, metrics, shutdown);
     let outcome = follower.run().await;
     let reason = match &outcome {
         Ok(()) => "shut down".to_owned(),
@@ -143,8 +128,9 @@ pub(crate) struct Follower {
     pub(crate) shutdown: CancellationToken,
     /// `None` until the first block is journaled.
     pub(crate) head: Option<Head>,
-    /// Blocks in the next fetch of a gap.
-    pub(crate) fetch_blocks: Arc<AtomicUsize>,
+    /// The first block of an empty journal, once it is known.
+    pub(crate) start: Option<u64>,
+    pub(crate) gap: Gap,
     /// How long to wait for an announcement before looking all the same.
     patience: Duration,
     backoff: Backoff,
@@ -157,8 +143,8 @@ pub(crate) enum Round {
     Moved,
     /// The journal is where the node is, or the node is behind it.
     UpToDate,
-    /// The chain has not reached the first block we want.
-    BeforeStart,
+    /// The chain has not reached the first block we want, as it says here.
+    BeforeStart(String),
 }
 
 /// Why a round was given up.
@@ -181,6 +167,15 @@ impl From<FetchError> for Interrupted {
     }
 }
 
+impl From<Unresolved> for Interrupted {
+    fn from(error: Unresolved) -> Interrupted {
+        match error {
+            Unresolved::NoSuchBlock(error) => Interrupted::Fatal(error.into()),
+            Unresolved::Fetch(error) => error.into(),
+        }
+    }
+}
+
 impl From<FollowError> for Interrupted {
     fn from(error: FollowError) -> Interrupted {
         Interrupted::Fatal(error)
@@ -188,6 +183,31 @@ impl From<FollowError> for Interrupted {
 }
 
 impl Follower {
+    pub(crate) fn new(
+        journal: Journal,
+        pool: Pool,
+        config: Config,
+        status: watch::Sender<ChainStatus>,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Follower {
+        let config = at_least_one(config);
+        Follower {
+            fetcher: Fetcher { pool, checks: config.checks() },
+            metrics: metrics.of_chain(journal.chain().as_str()),
+            start: None,
+            gap: Gap::new(&config),
+            patience: config.poll_interval,
+            backoff: Backoff::new(config.retry_min, config.retry_max),
+            warnings: Throttle::new(WARNING_INTERVAL),
+            head: None,
+            journal,
+            config,
+            status,
+            shutdown,
+        }
+    }
+
     async fn run(&mut self) -> Result<(), FollowError> {
         self.resume().await?;
         let mut heads = self.fetcher.pool.heads();
@@ -199,10 +219,8 @@ impl Follower {
                     self.report(ChainState::Following);
                     self.next_head(&mut heads).await;
                 }
-                Ok(Round::BeforeStart) => {
+                Ok(Round::BeforeStart(reason)) => {
                     self.backoff.reset();
-                    let start = self.start_block();
-                    let reason = format!("the chain has not reached start_block {start}");
                     self.report(ChainState::Waiting { reason });
                     self.next_head(&mut heads).await;
                 }
@@ -217,7 +235,7 @@ impl Follower {
     }
 
     /// Takes up where the journal ends.
-    async fn resume(&mut self) -> Result<(), FollowError> {
+    pub(crate) async fn resume(&mut self) -> Result<(), FollowError> {
         if let Some(head) = self.journal.tail().head {
             self.head = Some(self.ours(head.number).await?);
             self.publish_head(head);
@@ -225,28 +243,14 @@ impl Follower {
         Ok(())
     }
 
-    /// Where an empty journal begins.
-    fn start_block(&self) -> u64 {
-        match self.config.start {
-            Start::Block(number) => number,
-            Start::Latest | Start::Ago(_) | Start::At(_) => {
-                unreachable!("resolved to a block before the chain is followed")
-            }
-        }
-    }
-
     /// Looks at the newest block and does what it calls for.
-    async fn round(&mut self) -> Result<Round, Interrupted> {
+    pub(crate) async fn round(&mut self) -> Result<Round, Interrupted> {
         let latest = self.unless_shutdown(self.fetcher.latest()).await??;
         let node_head = latest.value.header.this;
         self.status.send_modify(|status| status.node_head = Some(node_head));
         self.metrics.node_head.set(node_head.number as i64);
         let Some(head) = self.head else {
-            let start = self.start_block();
-            if node_head.number < start {
-                return Ok(Round::BeforeStart);
-            }
-            return self.fill(start, node_head.number).await;
+            return self.begin_journal(latest.value.header).await;
         };
         match link(head.this, &latest.value.header) {
             Link::Same => Ok(Round::UpToDate),
@@ -254,6 +258,29 @@ impl Follower {
             Link::Ahead => self.fill(head.this.number + 1, node_head.number).await,
             Link::Diverges => self.switch(head, latest).await,
         }
+    }
+
+    /// Appends the first blocks, from the one that is configured up to the node's head.
+    async fn begin_journal(&mut self, node_head: Header) -> Result<Round, Interrupted> {
+        let start = match self.start {
+            Some(start) => start,
+            None => {
+                let resolve = start::resolve(self.config.start, &node_head, &self.fetcher);
+                match self.unless_shutdown(resolve).await? {
+                    Err(Unresolved::NoSuchBlock(reason)) if reason.is_to_come() => {
+                        return Ok(Round::BeforeStart(reason.to_string()));
+                    }
+                    resolved => resolved?,
+                }
+            }
+        };
+        // What a first start means by a time stays what it was, however long the fetches take.
+        self.start = Some(start);
+        if node_head.this.number < start {
+            let reason = NoSuchBlock::BlockToCome { wanted: start, head: node_head.this.number };
+            return Ok(Round::BeforeStart(reason.to_string()));
+        }
+        self.fill(start, node_head.this.number).await
     }
 
     /// Appends the next block.
@@ -393,7 +420,7 @@ impl Follower {
     }
 
     /// Keeps what went wrong, and says how long to wait.
-    fn note_failure(&mut self, error: &FetchError) -> Duration {
+    pub(crate) fn note_failure(&mut self, error: &FetchError) -> Duration {
         self.metrics.fetch_failures.inc();
         let wait = self.backoff.next_wait();
         let mut retry_in = Duration::ZERO;

@@ -74,7 +74,7 @@ async fn a_chain_that_has_not_reached_the_start_block_is_waited_for() {
     let disk = Disk::new(CHAIN_ID);
     let config = Config { start: Start::Block(3), ..config() };
     let mut following = Following::start(&disk, &pool(CHAIN_ID, &[&node.url()]), config);
-    following.until_waiting("start_block 3").await;
+    following.until_waiting("has not reached block 3").await;
     node.extend(3, 1);
     disk.until_head(node.head().hash).await;
     following.until_following().await;

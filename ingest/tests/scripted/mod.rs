@@ -54,6 +54,17 @@ pub struct Node {
     _server: JoinSet<()>,
 }
 
+/// Up to where logs by range are answered.
+#[derive(Clone, Copy, Debug)]
+pub struct RangeLimit {
+    /// Most blocks.
+    pub blocks: u64,
+    /// Most logs.
+    pub logs: usize,
+    /// The error beyond.
+    pub error: (i64, &'static str),
+}
+
 /// A block, and the JSON that describes it.
 #[derive(Clone, Debug)]
 pub struct ScriptedBlock {
@@ -61,7 +72,7 @@ pub struct ScriptedBlock {
     pub hash: B256,
     pub parent: B256,
     pub logs: usize,
-    timestamp: u64,
+    pub timestamp: u64,
     header_json: Arc<str>,
     logs_json: Arc<str>,
     receipts_json: Arc<str>,
@@ -79,6 +90,12 @@ struct Script {
     salt: u64,
     faults: Vec<(&'static str, usize, Nasty)>,
     refuses_batches: bool,
+    /// Whether a range of so many blocks, with so many logs, is refused, and how.
+    range_limit: Option<RangeLimit>,
+    /// Answers to ranges are silently cut off after this many logs.
+    range_cut: Option<usize>,
+    /// Blocks of each range of logs that was asked for.
+    ranges: Vec<u64>,
     calls: HashMap<String, usize>,
     messages: usize,
 }
@@ -96,6 +113,9 @@ impl Node {
             salt: 0,
             faults: Vec::new(),
             refuses_batches: false,
+            range_limit: None,
+            range_cut: None,
+            ranges: Vec::new(),
             calls: HashMap::new(),
             messages: 0,
         };
@@ -115,6 +135,27 @@ impl Node {
         let mut script = self.script();
         for _ in 0..blocks {
             script.push(logs);
+        }
+    }
+
+    /// Adds blocks whose logs are alike, so that the bloom does not show how many there are.
+    pub fn extend_alike(&self, blocks: u64, logs: usize) {
+        self.extend_with(blocks, logs, &|log| {
+            log["address"] = json!(Address::repeat_byte(9));
+            log["topics"] = json!([B256::repeat_byte(9)]);
+        });
+    }
+
+    /// Adds blocks with one log that carries so much data.
+    pub fn extend_fat(&self, blocks: u64, data_bytes: usize) {
+        let data = json!(Bytes::from(vec![7; data_bytes]));
+        self.extend_with(blocks, 1, &|log| log["data"] = data.clone());
+    }
+
+    fn extend_with(&self, blocks: u64, logs: usize, change: &dyn Fn(&mut Value)) {
+        let mut script = self.script();
+        for _ in 0..blocks {
+            script.push_with(logs, change);
         }
     }
 
@@ -156,6 +197,21 @@ impl Node {
         self.script().refuses_batches = true;
     }
 
+    /// Refuses ranges of logs beyond a limit from now on.
+    pub fn limit_ranges(&self, limit: RangeLimit) {
+        self.script().range_limit = Some(limit);
+    }
+
+    /// Silently cuts off answers to ranges of logs after so many from now on.
+    pub fn cut_ranges(&self, logs: usize) {
+        self.script().range_cut = Some(logs);
+    }
+
+    /// Blocks of each range of logs that was asked for.
+    pub fn ranges(&self) -> Vec<u64> {
+        self.script().ranges.clone()
+    }
+
     /// Whether all faults were played.
     pub fn is_honest_again(&self) -> bool {
         self.script().faults.is_empty()
@@ -186,10 +242,15 @@ impl Node {
 
 impl Script {
     fn push(&mut self, logs: usize) {
+        self.push_with(logs, &|_| ());
+    }
+
+    fn push_with(&mut self, logs: usize, change: &dyn Fn(&mut Value)) {
         let parent = self.chain.last();
         let number = parent.map_or(0, |parent| parent.number + 1);
         let salt = self.salt;
-        let logs: Vec<Value> = (0..logs).map(|index| log(number, salt, index)).collect();
+        let mut logs: Vec<Value> = (0..logs).map(|index| log(number, salt, index)).collect();
+        logs.iter_mut().for_each(change);
         let receipts = receipts(&logs);
         let header = Header {
             number,
@@ -275,6 +336,9 @@ impl Script {
             "eth_chainId" => format!(r#""result":"{:#x}""#, self.chain_id),
             "eth_getBlockByNumber" => match params[0].as_str().unwrap() {
                 "latest" => block(Some(self.latest())),
+                tag if !tag.starts_with("0x") => {
+                    r#""error":{"code":-32602,"message":"unknown tag"}"#.to_owned()
+                }
                 number => {
                     let number = u64::from_str_radix(&number[2..], 16).unwrap();
                     let reached = number <= self.latest().number;
@@ -285,6 +349,7 @@ impl Script {
                 let hash: B256 = params[0].as_str().unwrap().parse().unwrap();
                 block(self.known.get(&hash))
             }
+            "eth_getLogs" if params[0]["fromBlock"].is_string() => self.logs_by_range(params),
             "eth_getLogs" => {
                 let hash = params[0]["blockHash"].as_str().and_then(|hash| hash.parse().ok());
                 match hash.and_then(|hash: B256| self.known.get(&hash)) {
@@ -293,8 +358,9 @@ impl Script {
                 }
             }
             "eth_getBlockReceipts" => {
-                let hash: B256 = params[0].as_str().unwrap().parse().unwrap();
-                let receipts = self.known.get(&hash).map(|block| &*block.receipts_json);
+                let hash = params[0].as_str().and_then(|hash| hash.parse().ok());
+                let block = hash.and_then(|hash: B256| self.known.get(&hash));
+                let receipts = block.map(|block| &*block.receipts_json);
                 format!(r#""result":{}"#, receipts.unwrap_or("null"))
             }
             "eth_getTransactionReceipt" => {
@@ -307,6 +373,39 @@ impl Script {
             }
             _ => r#""error":{"code":-32601,"message":"no such method"}"#.to_owned(),
         }
+    }
+
+    /// `result` or `error` of an answer to a range. Blocks that are not there are passed over, as
+    /// nodes do.
+    fn logs_by_range(&self, params: &Value) -> String {
+        let (start, end) = range(params);
+        let reached = self.latest().number + 1;
+        let blocks = &self.chain[start.min(reached) as usize..end.min(reached) as usize];
+        let logs: usize = blocks.iter().map(|block| block.logs).sum();
+        if let Some(limit) = self.range_limit
+            && (limit.blocks < end - start || limit.logs < logs)
+        {
+            let (code, message) = limit.error;
+            return format!(r#""error":{{"code":{code},"message":"{message}"}}"#);
+        }
+        let mut parts: Vec<&str> = Vec::new();
+        let mut cut: Vec<Value> = Vec::new();
+        let mut room = self.range_cut.unwrap_or(usize::MAX);
+        for block in blocks {
+            if block.logs <= room {
+                parts.extend(
+                    Some(block.logs_json.trim_matches(['[', ']'])).filter(|l| !l.is_empty()),
+                );
+                room -= block.logs;
+            } else {
+                let logs: Vec<Value> = serde_json::from_str(&block.logs_json).unwrap();
+                cut.extend(logs.into_iter().take(room));
+                break;
+            }
+        }
+        let cut: Vec<String> = cut.iter().map(Value::to_string).collect();
+        parts.extend(cut.iter().map(String::as_str));
+        format!(r#""result":[{}]"#, parts.join(","))
     }
 
     /// Answers a message, or says how it is not answered.
@@ -323,6 +422,10 @@ impl Script {
         for call in calls {
             let method = call["method"].as_str().unwrap();
             *self.calls.entry(method.to_owned()).or_default() += 1;
+            if call["params"][0]["fromBlock"].is_string() {
+                let (start, end) = range(&call["params"]);
+                self.ranges.push(end - start);
+            }
             let honest = self.honest(method, &call["params"]);
             let content = match self.fault(method) {
                 None => honest,
@@ -370,6 +473,14 @@ impl Script {
             None => answers.pop().ok_or(Nasty::HangUp),
         }
     }
+}
+
+/// The heights of a range of logs, half-open.
+fn range(params: &Value) -> (u64, u64) {
+    let number = |name: &str| {
+        u64::from_str_radix(&params[0][name].as_str().unwrap()[2..], 16).expect("a height")
+    };
+    (number("fromBlock"), number("toBlock") + 1)
 }
 
 /// An honest answer, changed.
