@@ -45,7 +45,7 @@ pub struct Options {
     pub hedge_after_min: Duration,
     /// Whether endpoints are asked in the background, when they are first used and at most every
     /// ten minutes after a failure, what they are able to do. It costs about ten calls and one
-    /// message of `eth_chainId`s as large as is allowed. [`Pool::check`] asks it anyway.
+    /// message of `eth_chainId`s as large as is allowed. [`Pool::check`] asks it each time.
     pub probe: bool,
 }
 
@@ -116,7 +116,8 @@ pub struct EndpointCheck {
     pub endpoint: String,
     /// The chain it serves, when that is ours, or what is wrong.
     pub result: Result<Sighting, Failure>,
-    /// What it is able to do; `None` when it serves another chain, or did not answer.
+    /// What it is able to do; `None` when it serves another chain, did not answer, or was not
+    /// asked.
     pub capabilities: Option<Capabilities>,
 }
 
@@ -241,13 +242,13 @@ impl Pool {
     }
 
     /// Asks every endpoint, at once and whatever its condition, which chain it serves and, if
-    /// that is ours, what it is able to do.
+    /// that is ours and [`Options::probe`] is set, what it is able to do.
     pub async fn check(&self) -> Vec<EndpointCheck> {
         let checks = self.inner.endpoints.iter().map(|endpoint| async {
             let result = endpoint.sight().await;
             let capabilities = match &result {
-                Ok(_) => endpoint.probe().await,
-                Err(_) => None,
+                Ok(_) if self.inner.options.probe => endpoint.probe().await,
+                _ => None,
             };
             EndpointCheck { endpoint: endpoint.name.clone(), result, capabilities }
         });
