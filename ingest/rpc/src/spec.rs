@@ -31,7 +31,8 @@ pub struct EndpointSpec {
 ///
 /// The window begins with the first call and rolls when it is over. A message that does not fit
 /// into what is left is not sent, and the endpoint rests until the window rolls. Each call of a
-/// batch counts, failed ones and those that ask an endpoint who it is too. The count is kept in
+/// batch counts, failed ones and those that ask an endpoint who it is too; a subscription to new
+/// heads does not. The count is kept in
 /// memory: a restart begins a new window, so a short window binds more tightly than a long one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {

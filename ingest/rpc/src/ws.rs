@@ -15,6 +15,7 @@ use alloy::{
     },
 };
 use alloy_primitives::B256;
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use serde_json::value::RawValue;
 use tokio::{sync::Mutex, time::timeout};
 
@@ -46,18 +47,29 @@ impl Ws {
     }
 
     /// Sends the calls one after the other, which on a WebSocket costs nothing, and waits for
-    /// all answers.
+    /// all answers. Together they may be as large as one.
     pub(crate) async fn send(&self, calls: &[&Call]) -> Result<Reply, Failure> {
         let client = self.connected().await?;
-        let answers = futures::future::join_all(calls.iter().map(|call| {
-            client.request::<_, Box<RawValue>>(call.method, call.params.clone()).into_future()
-        }));
-        let answers = timeout(self.request_timeout, answers).await.map_err(|_| {
+        timeout(self.request_timeout, self.answers(&client, calls)).await.map_err(|_| {
             Failure::TimedOut { reason: format!("no answer in {:?}", self.request_timeout) }
-        })?;
-        let mut reply = Vec::with_capacity(calls.len());
-        for answer in answers {
-            reply.push(Some(self.outcome(answer)?));
+        })?
+    }
+
+    async fn answers(&self, client: &RpcClient, calls: &[&Call]) -> Result<Reply, Failure> {
+        let asking = calls.iter().enumerate().map(|(position, call)| {
+            let request = client.request::<_, Box<RawValue>>(call.method, call.params.clone());
+            request.into_future().map(move |answer| (position, answer))
+        });
+        let mut asking: FuturesUnordered<_> = asking.collect();
+        let mut reply = vec![None; calls.len()];
+        let mut bytes = 0;
+        while let Some((position, answer)) = asking.next().await {
+            let answer = self.outcome(answer)?;
+            bytes += answer.as_ref().map_or(0, |answer| answer.len_bytes() as u64);
+            if bytes > self.body_bytes_max {
+                return Err(Failure::TooLarge { limit_bytes: self.body_bytes_max });
+            }
+            reply[position] = Some(answer);
         }
         Ok(Reply::Answers(reply))
     }

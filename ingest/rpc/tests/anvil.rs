@@ -210,3 +210,23 @@ async fn a_subscription_that_has_gone_silent_is_made_anew() {
         tokio::time::timeout(PATIENCE, heads.announced()).await.expect("a new subscription");
     }
 }
+
+#[tokio::test]
+async fn answers_over_a_websocket_are_together_no_larger_than_one_may_be() {
+    let anvil = anvil().await;
+    anvil.mine(40).await.unwrap();
+    let options = Options { body_bytes_max: 10_000, ..Options::default() };
+    let metrics = Metrics::new(&mut Registry::default());
+    let urls = vec![anvil.ws_url().as_str().parse().unwrap()];
+    let pool = Pool::connect("devnet", anvil.chain_id(), urls, options, &metrics);
+    let calls: Vec<Call> = (1..=40)
+        .map(|number| Call {
+            method: "eth_getBlockByNumber",
+            params: json!([format!("{number:#x}"), false]),
+        })
+        .collect();
+    let batch = pool.batch(&calls).await.unwrap();
+    assert!(batch.answers.iter().all(|answer| answer.as_ref().unwrap().len_bytes() > 500));
+    let calls = pool.status()[0].calls;
+    assert!(calls > 42, "some were asked for again, in smaller parts: {calls}");
+}
