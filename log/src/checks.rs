@@ -18,12 +18,12 @@ use fjall::{Database, Readable, Snapshot};
 use crate::{
     codec::{
         self, CHAIN_PREFIX, ChainRow, CommitRow, DecodeError, LANE_PREFIX, LaneRow, RevertRow,
-        unseal_row,
+        StartRow, unseal_row,
     },
     effect::EffectId,
     highwater::{self, Highwater, HighwaterError},
     index::{self, LoadedIndex},
-    journal::{self, ReadError, Records, Reverts, StoredRecord},
+    journal::{self, ReadError, Records, Reverts, Start, StoredRecord},
     lane::Cursor,
     lane_snapshot::LaneSnapshot,
     state_sum::StateSum,
@@ -114,6 +114,16 @@ pub enum Finding {
         /// The journal's tail.
         tail: Offset,
     },
+    /// A cursor needs records that were removed.
+    #[error("lane {lane} is at {next}, but its journal starts at {start}")]
+    CursorBehindJournal {
+        /// The lane.
+        lane: LaneId,
+        /// Its `next`.
+        next: Offset,
+        /// The first record of the journal.
+        start: Offset,
+    },
     /// An effect of a record that its lane has not passed.
     #[error("lane {lane} is at {next}, but its outbox has effect {effect}")]
     EffectAheadOfCursor {
@@ -153,6 +163,7 @@ pub struct LoadedChain {
     pub chain_id: u64,
     pub segments: Trees,
     pub index: LoadedIndex,
+    pub start: Start,
     pub tail: Offset,
     pub tail_digest: Digest,
     pub head: Option<BlockRef>,
@@ -170,6 +181,7 @@ impl LoadedChain {
             chain_id,
             segments: Trees::new(journal::segment_prefix(number)),
             index: LoadedIndex::empty(number),
+            start: Start::WHOLE,
             tail: Offset::START,
             tail_digest: Digest::ZERO,
             head: None,
@@ -220,8 +232,17 @@ fn load_chain(
     row: ChainRow,
 ) -> Result<LoadedChain, StorageError> {
     let mut chain = LoadedChain::empty(name, row.number, row.chain_id);
-    chain.segments = journal::open_segments(database, row.number)?;
+    chain.start = load_start(keyspaces, snapshot, row.number)?;
+    let start = chain.start.offset;
+    chain.segments = journal::open_segments(database, row.number, start)?;
     let segments = chain.segments.all();
+    for entry in snapshot.prefix(&keyspaces.meta, codec::trimmed_reverts_prefix(row.number)) {
+        let (key, value) = entry.into_inner()?;
+        let damaged = || StorageError::damaged("the row of a removed revert");
+        let ancestor = unseal_row(&key, &value).map_err(damaged())?;
+        let offset = codec::parse_revert_key(&key).map_err(damaged())?;
+        chain.reverts.ancestors.insert(offset, ancestor);
+    }
     for entry in snapshot.prefix(&keyspaces.meta, codec::reverts_prefix(row.number)) {
         let (key, value) = entry.into_inner()?;
         let damaged = || StorageError::damaged("the row of a revert");
@@ -230,7 +251,7 @@ fn load_chain(
         let abandoned = revert.abandoned.iter().map(|block| (Offset::new(*block), offset));
         chain.reverts.abandoned.extend(abandoned);
         let range = offset..offset.plus(1);
-        match Records::new(segments.clone(), snapshot.clone(), Offset::START, range).next() {
+        match Records::new(segments.clone(), snapshot.clone(), start, range).next() {
             Some(Ok(record)) => {
                 chain.reverts.ancestors.insert(offset, record.head().number);
             }
@@ -240,12 +261,32 @@ fn load_chain(
     }
     chain.highest = journal::find_highest(row.number, keyspaces, snapshot)?;
     chain.tail = journal::find_tail(&segments, snapshot)?;
-    let first = Offset::new(chain.tail.get().saturating_sub(TAIL_RECORDS_CHECKED));
-    let records = Offset::START..chain.tail;
+    if start != Offset::START && chain.tail <= start {
+        chain.problem = Some(ReadError::Missing { offset: start });
+        return Ok(chain);
+    }
+    // Segments come and go as a whole: one that is lost shows at its first record.
+    let mut records = Records::new(segments.clone(), snapshot.clone(), start, start..chain.tail);
+    match records.next() {
+        Some(Ok(record)) if record.previous() != chain.start.previous => {
+            chain.problem = Some(ReadError::BrokenChain { offset: start });
+            return Ok(chain);
+        }
+        Some(Err(problem)) => {
+            chain.problem = Some(problem);
+            return Ok(chain);
+        }
+        Some(Ok(_)) | None => (),
+    }
+    let first = Offset::new(chain.tail.get().saturating_sub(TAIL_RECORDS_CHECKED)).max(start);
+    if first == start {
+        chain.tail_digest = chain.start.previous;
+    }
+    let records = start..chain.tail;
     chain.index = index::open_index(database, keyspaces, snapshot, row.number, records)?;
-    for record in Records::new(segments, snapshot.clone(), Offset::START, first..chain.tail) {
+    for record in Records::new(segments, snapshot.clone(), start, first..chain.tail) {
         let offset = record.as_ref().map_or(first, StoredRecord::offset);
-        let starts_chain = offset == first && first != Offset::START;
+        let starts_chain = offset == first && first != start;
         match record {
             Ok(record) if starts_chain || record.previous() == chain.tail_digest => {
                 chain.tail_digest = record.digest();
@@ -259,6 +300,18 @@ fn load_chain(
         }
     }
     Ok(chain)
+}
+
+fn load_start(
+    keyspaces: &Keyspaces,
+    snapshot: &Snapshot,
+    chain: u16,
+) -> Result<Start, StorageError> {
+    let key = codec::start_key(chain);
+    let Some(value) = snapshot.get(&keyspaces.meta, key)? else { return Ok(Start::WHOLE) };
+    let row: StartRow = unseal_row(&key, &value)
+        .map_err(StorageError::damaged("the row that says where a journal starts"))?;
+    Ok(Start { offset: Offset::new(row.start), previous: Digest(row.previous) })
 }
 
 /// Every lane and its cursor.
@@ -338,11 +391,16 @@ fn check_chains(
 
 /// Whether the record before `mark` still has the digest it had.
 fn has_digest(chain: &LoadedChain, mark: Offset, digest: Digest, snapshot: &Snapshot) -> bool {
-    if mark == Offset::START {
-        return digest == Digest::ZERO;
+    let start = chain.start;
+    if mark == start.offset {
+        return digest == start.previous;
+    }
+    if mark < start.offset {
+        // Removed since, within the moment that the mark lags behind.
+        return true;
     }
     let last = Offset::new(mark.get() - 1);
-    Records::new(chain.segments.all(), snapshot.clone(), Offset::START, last..mark)
+    Records::new(chain.segments.all(), snapshot.clone(), start.offset, last..mark)
         .next()
         .is_some_and(|record| record.is_ok_and(|record| record.digest() == digest))
 }
@@ -382,7 +440,11 @@ fn check_lane(
         return Ok(());
     };
     let newest = newest_commit(lane.number, keyspaces, snapshot)?;
-    let by_commit = newest.as_ref().map_or_else(Cursor::default, |(commit, row)| Cursor {
+    let chain = loaded.chains.iter().find(|chain| chain.name == id.chain);
+    let start = chain.map_or(Offset::START, |chain| chain.start.offset);
+    // A lane that has not committed stands where it was created, and holds the journal's start.
+    let fresh = || Cursor { next: start, ..Cursor::default() };
+    let by_commit = newest.as_ref().map_or_else(fresh, |(commit, row)| Cursor {
         next: Offset::new(row.end),
         block: row.block.map(BlockRef::from),
         commit: *commit,
@@ -398,7 +460,9 @@ fn check_lane(
             commit: newest.map_or("there is none".to_owned(), |_| by_commit.to_string()),
         });
     }
-    let chain = loaded.chains.iter().find(|chain| chain.name == id.chain);
+    if cursor.next < start {
+        findings.push(Finding::CursorBehindJournal { lane: id.clone(), next: cursor.next, start });
+    }
     let tail = chain.map_or(Offset::START, |chain| chain.tail);
     if cursor.next > tail {
         findings.push(Finding::CursorAheadOfJournal { lane: id.clone(), next: cursor.next, tail });

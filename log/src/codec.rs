@@ -15,6 +15,8 @@
 //! | `done` | lane 4, BLAKE3 of the effect's key 32 | [`DoneRow`], once the receiver has it |
 //! | `meta` | `chain/NAME`, `lane/NAME`, `revert/` chain 2, offset 8 | [`ChainRow`], [`LaneRow`], [`RevertRow`] |
 //! | | `genesis/` chain 2 | hash of block 0 |
+//! | | `start/` chain 2 | [`StartRow`], once records were removed |
+//! | | `trimmed/` chain 2, offset 8 | height that a removed revert went back to |
 //! | | `indexed/` chain 2 | the offset up to which there is a log index |
 //!
 //! Keys are big-endian and of fixed width, so that they sort in journal order. Every value is
@@ -308,6 +310,23 @@ pub const LANE_PREFIX: &[u8] = b"lane/";
 const REVERT_PREFIX: &[u8; 7] = b"revert/";
 const GENESIS_PREFIX: &[u8; 8] = b"genesis/";
 const INDEXED_PREFIX: &[u8; 8] = b"indexed/";
+const START_PREFIX: &[u8; 6] = b"start/";
+const TRIMMED_PREFIX: &[u8; 8] = b"trimmed/";
+
+/// Key of where a chain's journal starts in `meta`.
+pub fn start_key(chain: u16) -> [u8; 8] {
+    join(*START_PREFIX, chain.to_be_bytes())
+}
+
+/// Common start of a chain's removed reverts in `meta`.
+pub fn trimmed_reverts_prefix(chain: u16) -> [u8; 10] {
+    join(*TRIMMED_PREFIX, chain.to_be_bytes())
+}
+
+/// Key of a removed revert in `meta`.
+pub fn trimmed_revert_key(chain: u16, offset: Offset) -> [u8; 18] {
+    join(trimmed_reverts_prefix(chain), offset.get().to_be_bytes())
+}
 
 /// Key of how far a chain has a log index in `meta`.
 pub fn indexed_key(chain: u16) -> [u8; 10] {
@@ -360,6 +379,15 @@ pub struct ChainRow {
 pub struct LaneRow {
     /// Short number that stands for the lane in keys.
     pub number: u32,
+}
+
+/// Where a journal starts from which records were removed.
+#[derive(Encode, Decode)]
+pub struct StartRow {
+    /// Offset of the first record that is still there.
+    pub start: u64,
+    /// Digest of the record before it.
+    pub previous: [u8; 32],
 }
 
 /// The records a revert abandoned.

@@ -413,6 +413,14 @@ impl Work {
             chunk.written = written;
         }
     }
+
+    /// Looks at no record before `start` any more: they are being removed.
+    pub fn forget_before(&mut self, start: Offset) {
+        self.whole.retain(|chunk| chunk.first >= start);
+        if self.next < start {
+            *self = Work::starting_at(start);
+        }
+    }
 }
 
 /// A row with room to spare: its largest bitmap has 256 positions of two bytes.
@@ -445,13 +453,16 @@ pub(crate) fn open_index(
         Some(sealed) => codec::decode_offset(&key, &sealed).unwrap_or(records.start),
         None => records.start,
     };
-    for (number, tree) in trees.all().iter().rev() {
+    for (number, tree) in trees.all().iter() {
         let first = Offset::new(number * SEGMENT_RECORDS);
-        let is_ours = first < records.end && ends_within(tree, snapshot, records.end)?;
-        if is_ours {
-            break;
+        let is_removed = first < records.start;
+        let is_whole = first.plus(SEGMENT_RECORDS) <= records.end;
+        if !is_removed && (is_whole || ends_within(tree, snapshot, records.end)?) {
+            continue;
         }
-        next = next.min(first);
+        if !is_removed {
+            next = next.min(first);
+        }
         trees.delete_unopened(*number, database)?;
     }
     let next = if next > records.end { records.start } else { next.max(records.start) };

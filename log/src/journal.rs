@@ -30,6 +30,7 @@ use crate::{
     },
     highwater::Mark,
     index::Index,
+    retention::Holds,
     store::{Core, Keyspaces, StorageError},
     trees::{Segments, Trees},
     types::{Block, BlockRef, ChainName, Digest, Offset, Record, Revert},
@@ -40,7 +41,9 @@ use crate::{
 ///
 /// About two days of a chain with twelve-second blocks, one hour of a chain with four blocks a
 /// second. A segment costs a few files and, while it is written, one memtable.
-pub(crate) const SEGMENT_RECORDS: u64 = 16_384;
+///
+/// Unit tests want several of them.
+pub(crate) const SEGMENT_RECORDS: u64 = if cfg!(test) { 512 } else { 16_384 };
 
 /// Chunks of the log index that may wait for later appends to write their rows.
 ///
@@ -223,18 +226,34 @@ struct Inner {
     chain_id: u64,
     segments: Trees,
     index: Index,
+    start: RwLock<Start>,
+    holds: Arc<Mutex<Holds>>,
     reverts: RwLock<Reverts>,
     /// Digest of the last record; held while appending.
     appender: Mutex<Digest>,
     tail: watch::Sender<Tail>,
 }
 
+/// Where a journal starts.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    /// The first record that is still there.
+    pub offset: Offset,
+    /// Digest of the record before it.
+    pub previous: Digest,
+}
+
+impl Start {
+    /// The start of a journal of which nothing was removed.
+    pub const WHOLE: Start = Start { offset: Offset::START, previous: Digest::ZERO };
+}
+
 /// What reverts took back.
 #[derive(Default)]
 pub(crate) struct Reverts {
-    /// Offset of each abandoned block, and of the revert that abandoned it.
+    /// Offset of each abandoned block that is still there, and of the revert that abandoned it.
     pub abandoned: BTreeMap<Offset, Offset>,
-    /// Offset of each revert, and the height of its ancestor.
+    /// Offset of each revert, removed ones included, and the height of its ancestor.
     pub ancestors: BTreeMap<Offset, u64>,
 }
 
@@ -249,6 +268,8 @@ impl Journal {
                 chain_id: chain.chain_id,
                 segments: chain.segments,
                 index: Index::new(chain.index),
+                start: RwLock::new(chain.start),
+                holds: Arc::default(),
                 reverts: RwLock::new(chain.reverts),
                 appender: Mutex::new(chain.tail_digest),
                 tail: watch::Sender::new(tail),
@@ -318,9 +339,24 @@ impl Journal {
         *self.inner.tail.borrow()
     }
 
-    /// The first record that is still there.
+    /// The first record that is still there: 0 until retention removes some.
     pub fn start(&self) -> Offset {
-        Offset::START
+        self.starts().offset
+    }
+
+    pub(crate) fn starts(&self) -> Start {
+        *self.inner.start.read().expect("nothing panics while moving the start")
+    }
+
+    /// Takes note that records before a new start are gone, or about to be.
+    pub(crate) fn set_start(&self, start: Start) {
+        *self.inner.start.write().expect("nothing panics while moving the start") = start;
+        let mut reverts = self.inner.reverts.write().expect("nothing panics while extending");
+        reverts.abandoned = reverts.abandoned.split_off(&start.offset);
+    }
+
+    pub(crate) fn holds(&self) -> &Arc<Mutex<Holds>> {
+        &self.inner.holds
     }
 
     /// Wakes its holder after each append.
@@ -450,6 +486,10 @@ impl Journal {
         self.inner.segments.all()
     }
 
+    pub(crate) fn trees(&self) -> &Trees {
+        &self.inner.segments
+    }
+
     /// The records of a range, as far as the journal goes.
     pub fn read(&self, range: Range<Offset>) -> Records {
         self.read_at(self.inner.core.snapshot(), range)
@@ -471,19 +511,30 @@ impl Journal {
             let offset = codec::decode_offset(&key, &value).map_err(damaged())?;
             let hash = codec::parse_block_key(&key).map_err(damaged())?;
             let is_newer = newest.is_none_or(|(newest, _)| offset > newest);
-            if is_newer && self.abandoned_by(offset).is_none() {
+            if is_newer && offset >= self.start() && self.abandoned_by(offset).is_none() {
                 newest = Some((offset, BlockRef { number, hash }));
             }
         }
         Ok(newest)
     }
 
-    /// Where the journal last held this block, abandoned or not.
+    /// Where the journal last held this block, abandoned or not, as far as it is still there.
     pub fn offset_of(&self, block: BlockRef) -> Result<Option<Offset>, StorageError> {
+        self.offset_of_at(block, &self.inner.core.snapshot())
+    }
+
+    pub(crate) fn offset_of_at(
+        &self,
+        block: BlockRef,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Offset>, StorageError> {
         let key = codec::block_key(self.inner.number, block);
-        let value = self.inner.core.snapshot().get(&self.inner.core.keyspaces.blocks, key)?;
-        let offset = value.map(|value| codec::decode_offset(&key, &value)).transpose();
-        offset.map_err(StorageError::damaged(format!("the index of block {block}")))
+        let value = snapshot.get(&self.inner.core.keyspaces.blocks, key)?;
+        let offset = value
+            .map(|value| codec::decode_offset(&key, &value))
+            .transpose()
+            .map_err(StorageError::damaged(format!("the index of block {block}")))?;
+        Ok(offset.filter(|offset| *offset >= self.start()))
     }
 
     /// The offset of the revert that abandoned the block at `offset`, if one did.
@@ -517,6 +568,18 @@ impl Journal {
             listed.entry(*revert).or_insert(*block..*block).end = *block;
         }
         listed
+    }
+
+    /// The reverts in a range, and the heights they go back to.
+    pub(crate) fn reverts_in(&self, range: Range<Offset>) -> Vec<(Offset, u64)> {
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        reverts.ancestors.range(range).map(|(revert, ancestor)| (*revert, *ancestor)).collect()
+    }
+
+    /// Whether a revert at or after `cut` abandons a block before it.
+    pub(crate) fn has_revert_across(&self, cut: Offset) -> bool {
+        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
+        reverts.abandoned.range(..cut).any(|(_, revert)| *revert >= cut)
     }
 
     /// How many reverts are in a range.
@@ -639,9 +702,17 @@ pub(crate) fn find_highest(
     Ok(Some(number))
 }
 
-/// Opens the segments of a chain that exist.
-pub(crate) fn open_segments(database: &Database, chain: u16) -> Result<Trees, StorageError> {
-    Ok(Trees::open(database, segment_prefix(chain))?)
+/// Opens the segments of a chain, and removes those before `start` that a crash left behind.
+pub(crate) fn open_segments(
+    database: &Database,
+    chain: u16,
+    start: Offset,
+) -> Result<Trees, StorageError> {
+    let segments = Trees::open(database, segment_prefix(chain))?;
+    for number in segments.all().range(..start.get() / SEGMENT_RECORDS).map(|(number, _)| *number) {
+        segments.delete_unopened(number, database)?;
+    }
+    Ok(segments)
 }
 
 /// The offset after the last record. The newest segment is empty when the process ended between

@@ -50,7 +50,7 @@ use crate::{
 /// |---|---|
 /// | 1 | journal, lanes |
 /// | 2 | outcomes in the journal; effects, outbox and what is done |
-/// | 3 | the sum of a lane's state in its cursor and commit rows; the log index |
+/// | 3 | the sum of a lane's state in its cursor and commit rows; the log index; journals that start later than 0 |
 pub const FORMAT: u32 = 3;
 
 /// Memory the engine may use for blocks it has read.
@@ -368,7 +368,7 @@ impl Store {
         Ok(journal)
     }
 
-    /// A lane, created at the start of its chain's journal when it is missing.
+    /// A lane, created at the first record of its chain's journal when it is missing.
     ///
     /// Only one holder at a time: two would commit over each other.
     pub fn lane(&self, id: &LaneId) -> Result<Lane, LaneError> {
@@ -376,25 +376,35 @@ impl Store {
             .existing_journal(&id.chain)
             .ok_or_else(|| LaneError::NoJournal(id.chain.clone()))?;
         let hold = LaneHold::take(&self.open_lanes, id)?;
-        let snapshot = self.core.snapshot();
-        let known = checks::lanes(&self.core.keyspaces, &snapshot)?;
-        let (number, cursor) = match known.iter().find(|lane| lane.id == *id) {
-            Some(lane) => (lane.number, lane.cursor.clone().unwrap_or_default()),
-            None => {
-                let number = known.iter().map(|lane| lane.number + 1).max().unwrap_or(0);
-                self.create_lane(id, number);
-                (number, Cursor::default())
-            }
-        };
+        let (number, cursor) = self.find_or_create_lane(id, &journal)?;
         Ok(Lane::open(self.core.clone(), journal, hold, number, cursor)?)
     }
 
-    fn create_lane(&self, id: &LaneId, number: u32) {
+    fn find_or_create_lane(
+        &self,
+        id: &LaneId,
+        journal: &Journal,
+    ) -> Result<(u32, Cursor), StorageError> {
+        // One at a time, or two could take the same number.
+        let _creating = self.lock_journals();
+        let known = checks::lanes(&self.core.keyspaces, &self.core.snapshot())?;
+        if let Some(lane) = known.iter().find(|lane| lane.id == *id) {
+            return Ok((lane.number, lane.cursor.clone().unwrap_or_default()));
+        }
+        let number = known.iter().map(|lane| lane.number + 1).max().unwrap_or(0);
+        // The start stays where it is until the lane's cursor holds it there.
+        let _held = journal.lock_retention();
+        let cursor = Cursor { next: journal.start(), ..Cursor::default() };
+        self.create_lane(id, number, &cursor);
+        Ok((number, cursor))
+    }
+
+    fn create_lane(&self, id: &LaneId, number: u32, cursor: &Cursor) {
         let keyspaces = &self.core.keyspaces;
         let key = [LANE_PREFIX, id.to_string().as_bytes()].concat();
         let row = seal_row(&key, LaneRow { number });
         let cursor_key = codec::cursor_key(number);
-        let cursor = seal_row(&cursor_key, CursorRow::from(&Cursor::default()));
+        let cursor = seal_row(&cursor_key, CursorRow::from(cursor));
         let mut batch = Batch::default();
         batch.put(&keyspaces.meta, key, row).expect("a name is short");
         batch.put(&keyspaces.cursors, cursor_key, cursor).expect("a cursor is short");

@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::time::Duration;
+
 use alloy_primitives::B256;
 use common::{append_all, block, block_ref, forked, journal, open, seed, straight};
 use shepherd_log::{
-    AppendError, BlockRef, GenesisError, JournalError, LinkProblem, Offset, Record, Revert, Store,
-    TimedBlock,
+    AppendError, BlockRef, GenesisError, JournalError, LinkProblem, Offset, Record, Retention,
+    Revert, Store, TimedBlock,
 };
 
 #[test]
@@ -189,6 +191,16 @@ fn segments_follow_each_other_without_a_seam() {
     assert!(report.is_clean(), "{:?}", report.problems);
     assert_eq!(report.blocks, 32_769);
     assert_eq!(journal.tail().head, Some(block_ref(32_768, 0)));
+    // Blocks up to eight below the head can still be taken back, so one segment may go.
+    let day = Retention { max_age: Some(Duration::from_secs(86_400)), max_bytes: None };
+    let retained = journal.retain(&day).unwrap();
+    assert_eq!(retained.removed, Offset::START..Offset::new(16_384));
+    assert_eq!(retained.blocked, None);
+    drop(journal);
+    let journal = common::journal(&open(dir.path()));
+    let report = journal.verify(journal.start()..Offset::new(99_999), |_| Ok(())).unwrap();
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert_eq!((journal.start(), report.blocks), (Offset::new(16_384), 16_385));
 }
 
 #[test]
