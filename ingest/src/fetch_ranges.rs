@@ -75,7 +75,9 @@ impl Fetcher {
         let (headers, logs) =
             futures::future::join(self.headers(heights), self.pool.batch(&calls)).await;
         let logs = logs.inspect_err(|error| {
-            if ranges::is_too_much(error) {
+            // Where headers came and logs did not, the range was more than the endpoint could
+            // carry, however it went down under it.
+            if headers.is_ok() || ranges::is_too_much(error) {
                 ranges.refused(width, Refusal::Content);
             }
         })?;

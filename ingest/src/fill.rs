@@ -108,9 +108,13 @@ impl Follower {
             self.report(ChainState::CatchingUp);
         }
         let blocks_max = self.config.batch_blocks_max;
+        let end = last.min(self.gap.until) + 1;
+        if let Some(meter) = &self.gap.meter {
+            meter.toward(end - 1);
+        }
         let mut fetches = Fetches {
             next: first,
-            end: last.min(self.gap.until) + 1,
+            end,
             unsettled: first_unsettled(last, self.config.reorg_depth_max),
             parallel: self.config.fetch_parallel,
             under_way: VecDeque::new(),
@@ -276,9 +280,9 @@ impl Flight {
 impl Share {
     /// The size was a guess and is known now.
     fn becomes(&self, bytes: u64) {
-        self.flight.add(bytes);
         let guess = self.bytes.swap(bytes, Ordering::Relaxed);
-        self.flight.bytes.fetch_sub(guess, Ordering::Relaxed);
+        self.flight.add(bytes.saturating_sub(guess));
+        self.flight.bytes.fetch_sub(guess.saturating_sub(bytes), Ordering::Relaxed);
     }
 }
 
@@ -334,11 +338,12 @@ mod tests {
     fn a_share_of_the_flight_ends_with_it() {
         let flight = Arc::<Flight>::default();
         let share = flight.share(100);
+        share.becomes(20);
         share.becomes(300);
         let other = flight.share(50);
         assert_eq!(flight.bytes.load(Ordering::Relaxed), 350);
         drop((share, other));
         assert_eq!(flight.bytes.load(Ordering::Relaxed), 0);
-        assert_eq!(flight.bytes_max.load(Ordering::Relaxed), 400);
+        assert_eq!(flight.bytes_max.load(Ordering::Relaxed), 350);
     }
 }

@@ -151,7 +151,9 @@ impl Follower {
             samples.iter().map(|sample| (sample.height, sample.logs_per_block())).collect(),
         ));
         self.gap.meter = Some(meter);
-        Ok(if span.blocks() == 0 { Ingested::All } else { Ingested::Some })
+        // At the newest block too there may be another one than ours.
+        let is_there = span.blocks() == 0 && to != Until::Head;
+        Ok(if is_there { Ingested::All } else { Ingested::Some })
     }
 
     async fn ingest_round(&mut self, to: Until) -> Result<Ingested, Interrupted> {

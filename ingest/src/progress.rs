@@ -79,6 +79,11 @@ impl Meter {
         self.density = density;
     }
 
+    /// The last block that is wanted, which moves with the head.
+    pub(crate) fn toward(&self, last: u64) {
+        self.sender.send_modify(|progress| progress.last = last.max(progress.last));
+    }
+
     /// Something arrived.
     pub(crate) fn fetched(&mut self, json_bytes: u64, in_flight_bytes_max: u64) {
         // Nobody is woken: what arrived will be appended in a moment.

@@ -312,6 +312,19 @@ async fn an_ingest_ends_at_the_block_or_the_time_it_was_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn at_the_newest_block_a_reorg_of_one_is_not_passed_over() {
+    let node = Node::start(CHAIN_ID).await;
+    node.extend(30, 1);
+    let disk = Disk::new(CHAIN_ID);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
+    ingested(&disk, &pool, &config(), Until::Head).await;
+    node.cut(1);
+    node.extend(1, 2);
+    ingested(&disk, &pool, &config(), Until::Head).await;
+    assert_eq!(disk.replay(), (expected(&node, 0, 30), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn blocks_that_are_not_there_are_refused_in_words() {
     let node = Node::start(CHAIN_ID).await;
     node.extend(50, 1);
