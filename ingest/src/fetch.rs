@@ -13,7 +13,7 @@ use shepherd_rpc::{Answer, Call, EndpointId, Pool, PoolError, RpcError};
 use tokio::task::JoinError;
 
 use crate::{
-    Checks, Mismatch, Trust,
+    Checks, Disagreement, Mismatch, Trust,
     verify::{self, BloomHashes, VerifiedHeader},
     wire,
 };
@@ -36,6 +36,15 @@ pub enum FetchError {
         /// What is wrong with the answer.
         source: Box<BadAnswer>,
     },
+    /// Endpoints answer, and not the same.
+    #[error(transparent)]
+    Disagreement(Box<Disagreement>),
+}
+
+impl From<Disagreement> for FetchError {
+    fn from(disagreement: Disagreement) -> FetchError {
+        FetchError::Disagreement(Box::new(disagreement))
+    }
 }
 
 /// What is wrong with an answer.
@@ -60,6 +69,8 @@ pub enum BadAnswer {
 pub enum Asked {
     /// The newest block.
     Latest,
+    /// The newest block that is final.
+    Finalized,
     /// The canonical block at a height.
     Number(u64),
     /// One block, on whatever branch.
@@ -74,6 +85,7 @@ impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Asked::Latest => f.write_str("the latest block"),
+            Asked::Finalized => f.write_str("the finalized block"),
             Asked::Number(number) => write!(f, "block {number}"),
             Asked::Block(block) => write!(f, "block {block}"),
             Asked::Logs(block) => write!(f, "the logs of block {block}"),
@@ -227,7 +239,7 @@ impl Fetcher {
     }
 }
 
-fn header_call(method: &'static str, block: Value) -> Call {
+pub(crate) fn header_call(method: &'static str, block: Value) -> Call {
     Call { method, params: json!([block, false]) }
 }
 
@@ -235,7 +247,7 @@ fn logs_call(block: B256) -> Call {
     Call { method: "eth_getLogs", params: json!([{ "blockHash": block }]) }
 }
 
-fn read_header(
+pub(crate) fn read_header(
     answer: Result<Answer, RpcError>,
     trust: Trust,
 ) -> Result<VerifiedHeader, BadAnswer> {

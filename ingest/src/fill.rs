@@ -24,7 +24,7 @@ use shepherd_log::Block;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    ChainState, Config, FetchError, FollowError, Link,
+    ChainState, Config, FetchError, Link,
     fetch::{Fetched, Fetcher, finished},
     follow::{Follower, Interrupted, Round},
     link,
@@ -159,7 +159,7 @@ impl Follower {
     }
 
     /// Makes pending blocks durable and counts them.
-    async fn append_filled(&mut self, pending: &mut Pending) -> Result<(), FollowError> {
+    async fn append_filled(&mut self, pending: &mut Pending) -> Result<(), Interrupted> {
         let (blocks, logs) = (pending.blocks, pending.logs);
         self.append(pending).await?;
         if let (Some(meter), Some(head)) = (&mut self.gap.meter, self.head) {

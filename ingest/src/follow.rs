@@ -7,7 +7,8 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use shepherd_log::{
-    AppendError, BlockRef, Header, Journal, Offset, ReadError, Record, RecordView, StorageError,
+    AppendError, BlockRef, GenesisError, Header, Journal, Offset, ReadError, Record, RecordView,
+    StorageError,
 };
 use shepherd_rpc::{
     Backoff, ChainMismatch, EndpointId, Heads, Pool, PoolError, Throttle, in_words,
@@ -19,11 +20,13 @@ use crate::{
     ChainState, ChainStatus, Config, FetchError, Link, Metrics, NoSuchBlock,
     fetch::{Asked, BadAnswer, Fetched, Fetcher, blocking},
     fill::{Gap, at_least_one},
+    finality::Final,
     fork::{Walk, walk},
     link,
     metrics::ChainMetrics,
     pending::{Head, Pending},
     start::{self, Unresolved},
+    survey::Pace,
     verify::{self, VerifiedHeader},
 };
 
@@ -77,6 +80,12 @@ pub enum ReorgLimit {
         /// The configured limit.
         depth_max: u64,
     },
+    /// It would abandon a block that is final.
+    #[error("block {finalized} is final")]
+    Finality {
+        /// The newest block known to be final.
+        finalized: BlockRef,
+    },
     /// It goes back to before the first block of the journal.
     #[error("the journal does not go further back")]
     JournalStart,
@@ -123,14 +132,18 @@ pub(crate) struct Follower {
     pub(crate) journal: Journal,
     pub(crate) fetcher: Fetcher,
     pub(crate) config: Config,
-    status: watch::Sender<ChainStatus>,
-    metrics: ChainMetrics,
+    pub(crate) status: watch::Sender<ChainStatus>,
+    pub(crate) metrics: ChainMetrics,
     pub(crate) shutdown: CancellationToken,
     /// `None` until the first block is journaled.
     pub(crate) head: Option<Head>,
     /// The first block of an empty journal, once it is known.
     pub(crate) start: Option<u64>,
     pub(crate) gap: Gap,
+    pub(crate) last: Final,
+    pub(crate) pace: Pace,
+    /// Whether the journal remembers the chain's genesis.
+    knows_genesis: bool,
     /// How long to wait for an announcement before looking all the same.
     patience: Duration,
     backoff: Backoff,
@@ -197,6 +210,9 @@ impl Follower {
             metrics: metrics.of_chain(journal.chain().as_str()),
             start: None,
             gap: Gap::new(&config),
+            last: Final::default(),
+            pace: Pace::new(),
+            knows_genesis: false,
             patience: config.poll_interval,
             backoff: Backoff::new(config.retry_min, config.retry_max),
             warnings: Throttle::new(WARNING_INTERVAL),
@@ -213,7 +229,10 @@ impl Follower {
         let mut heads = self.fetcher.pool.heads();
         loop {
             match self.round().await {
-                Ok(Round::Moved) => self.patience = self.config.poll_interval,
+                Ok(Round::Moved) => {
+                    self.patience = self.config.poll_interval;
+                    self.pace.news();
+                }
                 Ok(Round::UpToDate) => {
                     self.backoff.reset();
                     self.report(ChainState::Following);
@@ -236,6 +255,7 @@ impl Follower {
 
     /// Takes up where the journal ends.
     pub(crate) async fn resume(&mut self) -> Result<(), FollowError> {
+        self.expect_genesis().await?;
         if let Some(head) = self.journal.tail().head {
             self.head = Some(self.ours(head.number).await?);
             self.publish_head(head);
@@ -245,7 +265,14 @@ impl Follower {
 
     /// Looks at the newest block and does what it calls for.
     pub(crate) async fn round(&mut self) -> Result<Round, Interrupted> {
-        let latest = self.unless_shutdown(self.fetcher.latest()).await??;
+        let round = self.step().await?;
+        self.remember_genesis().await?;
+        self.look_for_final().await?;
+        Ok(round)
+    }
+
+    async fn step(&mut self) -> Result<Round, Interrupted> {
+        let latest = self.newest().await?;
         let node_head = latest.value.header.this;
         self.status.send_modify(|status| status.node_head = Some(node_head));
         self.metrics.node_head.set(node_head.number as i64);
@@ -318,6 +345,8 @@ impl Follower {
             _ => (),
         }
         let (ancestor, branch) = self.branch(head.this, theirs).await?;
+        // Before anything is taken back, for the revert may have to be appended by itself.
+        self.have_enough(&[node_head]).await?;
         let abandoned = self.after(ancestor.this, head.this).await?;
         tracing::info!(
             chain = %self.journal.chain(),
@@ -347,39 +376,92 @@ impl Follower {
         head: BlockRef,
         theirs: Fetched<VerifiedHeader>,
     ) -> Result<(Head, Vec<VerifiedHeader>), Interrupted> {
-        let depth_max = self.config.reorg_depth_max;
-        let floor = self.journal.tail().reorg_floor(depth_max);
-        let node_head = theirs.value.header.this;
-        let too_deep = |branch, limit| {
-            Interrupted::Fatal(FollowError::ReorgTooDeep { head, node_head, branch, limit })
-        };
+        let (floor, limit) = self.reorg_limit();
+        let (node_head, from) = (theirs.value.header.this, theirs.from);
         let mut branch = vec![theirs.value];
         let mut oldest = branch[0].header.clone();
-        loop {
+        // Our lowest block that is not on the branch, and what is there instead.
+        let ours = self.canonical_block(node_head.number).await?;
+        let mut disputed = ours.filter(|ours| *ours != node_head).map(|ours| (ours, node_head));
+        let (deepest, limit) = loop {
             let Some(number) = oldest.this.number.checked_sub(1) else {
-                return Err(too_deep(oldest.this, ReorgLimit::JournalStart));
+                break (oldest.this, ReorgLimit::JournalStart);
             };
             let parent = BlockRef { number, hash: oldest.parent };
-            match walk(self.canonical_block(number).await?, parent, floor) {
+            let ours = self.canonical_block(number).await?;
+            if let Some(ours) = ours.filter(|ours| *ours != parent) {
+                disputed = Some((ours, parent));
+            }
+            match walk(ours, parent, floor) {
                 Walk::Shared => {
                     let ancestor = self.ours(number).await?;
                     branch.reverse();
                     return Ok((ancestor, branch));
                 }
                 Walk::Further => (),
-                Walk::TooDeep => return Err(too_deep(parent, ReorgLimit::Depth { depth_max })),
-                Walk::BelowJournal => return Err(too_deep(parent, ReorgLimit::JournalStart)),
+                Walk::TooDeep => break (parent, limit),
+                Walk::BelowJournal => break (parent, ReorgLimit::JournalStart),
             }
-            let fetched = self.unless_shutdown(self.fetcher.block(parent)).await??;
+            // The endpoint that told of the branch is the one that has it.
+            let fetched = self.unless_shutdown(self.fetcher.block_of(from, parent)).await??;
             self.check_time(&oldest, fetched.from, fetched.value.header.timestamp)?;
             oldest = fetched.value.header.clone();
             branch.push(fetched.value);
+        };
+        if let Some((ours, theirs)) = disputed {
+            self.is_confirmed(ours, theirs, from).await?;
         }
+        Err(FollowError::ReorgTooDeep { head, node_head, branch: deepest, limit }.into())
+    }
+
+    /// The lowest height that a reorg may go back to, and what says so.
+    fn reorg_limit(&self) -> (u64, ReorgLimit) {
+        let depth_max = self.config.reorg_depth_max;
+        let floor = self.journal.tail().reorg_floor(depth_max);
+        match self.last.block {
+            Some(finalized) if finalized.number >= floor => {
+                (finalized.number, ReorgLimit::Finality { finalized })
+            }
+            _ => (floor, ReorgLimit::Depth { depth_max }),
+        }
+    }
+
+    /// Holds endpoints to the genesis that the journal remembers, or begins with.
+    async fn expect_genesis(&mut self) -> Result<(), FollowError> {
+        let journal = self.journal.clone();
+        let remembered = blocking(move || journal.genesis()).await?;
+        self.knows_genesis = remembered.is_some();
+        let begins_with = self.canonical_block(0).await?.map(|genesis| genesis.hash);
+        if let Some(genesis) = remembered.or(begins_with) {
+            self.fetcher.pool.expect_genesis(genesis);
+        }
+        Ok(())
+    }
+
+    /// Keeps the genesis that endpoints showed, so that it holds for the next start too.
+    async fn remember_genesis(&mut self) -> Result<(), FollowError> {
+        let Some(given) = self.fetcher.pool.genesis().filter(|_| !self.knows_genesis) else {
+            return Ok(());
+        };
+        let journal = self.journal.clone();
+        match blocking(move || journal.remember_genesis(given)).await {
+            Ok(()) => self.knows_genesis = true,
+            Err(GenesisError::Storage(error)) => return Err(error.into()),
+            Err(GenesisError::Other { stored, given, .. }) => {
+                let source = ChainMismatch::Genesis { seen_before: stored, endpoint: given };
+                let endpoint = "the endpoint that answered first".to_owned();
+                return Err(FollowError::WrongChain { endpoint, source });
+            }
+        }
+        Ok(())
     }
 
     /// Makes pending records durable, at the tail wherever it is: records of other kinds may come
     /// in between, and the journal itself makes sure that ours still follow their parent.
-    pub(crate) async fn append(&mut self, pending: &mut Pending) -> Result<(), FollowError> {
+    ///
+    /// They are journaled only if enough endpoints have them; if not, they are let go of.
+    pub(crate) async fn append(&mut self, pending: &mut Pending) -> Result<(), Interrupted> {
+        self.is_agreed(pending).await?;
         let Pending { mut records, head, blocks, logs, .. } = std::mem::take(pending);
         if records.is_empty() {
             return Ok(());
@@ -395,7 +477,7 @@ impl Follower {
             match outcome {
                 Ok(_) => break,
                 Err(AppendError::NotTheTail { .. }) => (),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(FollowError::from(error).into()),
             }
         }
         self.backoff.reset();
@@ -416,6 +498,9 @@ impl Follower {
     async fn next_head(&mut self, heads: &mut Heads) {
         let announced = tokio::time::timeout(self.patience, heads.announced());
         let Some(announced) = self.shutdown.run_until_cancelled(announced).await else { return };
+        if announced.is_ok() {
+            self.pace.announced();
+        }
         self.patience = patience(self.patience, announced.is_ok(), self.config.poll_interval);
     }
 
@@ -428,13 +513,8 @@ impl Follower {
             // The pool has said so itself.
             FetchError::Pool(PoolError::NoAnswer { retry_in: first, .. }) => retry_in = *first,
             FetchError::Pool(PoolError::WrongChain { .. }) => (),
-            FetchError::Answer { from, asked, source, .. } => {
-                if matches!(**source, BadAnswer::Mismatch(_)) {
-                    self.metrics.unverified.inc();
-                }
-                if is_to_blame(source, self.backoff.failures()) {
-                    self.fetcher.pool.distrust(*from, format!("{asked}: {source}"));
-                }
+            FetchError::Answer { .. } | FetchError::Disagreement(_) => {
+                self.blame(error, self.backoff.failures());
                 if let Some(unsaid) = self.warnings.admit(Instant::now()) {
                     let chain = self.journal.chain();
                     tracing::warn!(%chain, %error, ?wait, unsaid, "asking again");
@@ -443,6 +523,17 @@ impl Follower {
         }
         self.report(ChainState::Waiting { reason: error.to_string() });
         wait.max(retry_in)
+    }
+
+    /// Holds an endpoint responsible for an answer, after this many failures in a row.
+    pub(crate) fn blame(&self, error: &FetchError, failures: u32) {
+        let FetchError::Answer { from, asked, source, .. } = error else { return };
+        if matches!(**source, BadAnswer::Mismatch(_)) {
+            self.metrics.unverified.inc();
+        }
+        if is_to_blame(source, failures) {
+            self.fetcher.pool.distrust(*from, format!("{asked}: {source}"));
+        }
     }
 
     pub(crate) fn check_time(
@@ -464,7 +555,10 @@ impl Follower {
     }
 
     /// Our block at a height.
-    async fn canonical_block(&self, number: u64) -> Result<Option<BlockRef>, FollowError> {
+    pub(crate) async fn canonical_block(
+        &self,
+        number: u64,
+    ) -> Result<Option<BlockRef>, FollowError> {
         Ok(self.canonical(number).await?.map(|(_, block)| block))
     }
 

@@ -11,12 +11,15 @@
 //! The journal's head decides what is fetched next; what endpoints announce is only a reason to
 //! look. Data that does not verify is asked for again and never journaled.
 
+mod agreement;
 mod check;
 mod config;
 mod fetch;
+mod fetch_one;
 mod fetch_ranges;
 mod fetch_receipts;
 mod fill;
+mod finality;
 mod follow;
 mod fork;
 mod history;
@@ -30,9 +33,11 @@ mod ranges;
 mod receipts;
 mod start;
 mod status;
+mod survey;
 mod verify;
 mod wire;
 
+pub use agreement::{Disagreement, Statement};
 pub use check::{ChainCheck, check_chain};
 pub use config::{Checks, Config, Finality, InvalidTrust, LogIndexes, Start, Trust};
 pub use fetch::{Asked, BadAnswer, FetchError};
@@ -44,5 +49,5 @@ pub use plan::{Plan, PlanError, plan};
 pub use profile::{Oddity, Profile, profile};
 pub use progress::Progress;
 pub use start::{Moment, NoSuchBlock};
-pub use status::{ChainState, ChainStatus};
+pub use status::{ChainState, ChainStatus, Lagging};
 pub use verify::{Mismatch, owned as verify_block, stored as verify_stored};

@@ -11,6 +11,7 @@ use prometheus_client::{
 pub struct Metrics {
     head: Family<ChainLabels, Gauge>,
     node_head: Family<ChainLabels, Gauge>,
+    finalized: Family<ChainLabels, Gauge>,
     blocks: Family<ChainLabels, Counter>,
     logs: Family<ChainLabels, Counter>,
     reorgs: Family<ChainLabels, Counter>,
@@ -34,6 +35,7 @@ impl Metrics {
             reorg_depth: Family::new_with_constructor(|| Histogram::new(DEPTH_BUCKETS)),
             head: Family::default(),
             node_head: Family::default(),
+            finalized: Family::default(),
             blocks: Family::default(),
             logs: Family::default(),
             reorgs: Family::default(),
@@ -49,6 +51,11 @@ impl Metrics {
             "shepherd_chain_node_height",
             "Number of the newest block an endpoint told us of",
             metrics.node_head.clone(),
+        );
+        registry.register(
+            "shepherd_chain_finalized_height",
+            "Number of the newest block in the journal that is known to be final",
+            metrics.finalized.clone(),
         );
         registry.register(
             "shepherd_chain_blocks_appended",
@@ -85,6 +92,7 @@ impl Metrics {
         ChainMetrics {
             head: self.head.get_or_create_owned(&labels),
             node_head: self.node_head.get_or_create_owned(&labels),
+            finalized: self.finalized.get_or_create_owned(&labels),
             blocks: self.blocks.get_or_create_owned(&labels),
             logs: self.logs.get_or_create_owned(&labels),
             reorgs: self.reorgs.get_or_create_owned(&labels),
@@ -99,6 +107,7 @@ impl Metrics {
 pub(crate) struct ChainMetrics {
     pub(crate) head: Gauge,
     pub(crate) node_head: Gauge,
+    pub(crate) finalized: Gauge,
     pub(crate) blocks: Counter,
     pub(crate) logs: Counter,
     pub(crate) reorgs: Counter,

@@ -15,6 +15,19 @@ pub struct ChainStatus {
     pub head: Option<BlockRef>,
     /// The newest block an endpoint told us of.
     pub node_head: Option<BlockRef>,
+    /// The newest block in the journal that is known to be final.
+    pub finalized: Option<BlockRef>,
+    /// The endpoints that were behind the others when all were asked last.
+    pub lagging: Vec<Lagging>,
+}
+
+/// An endpoint that is behind the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lagging {
+    /// The endpoint, redacted.
+    pub endpoint: String,
+    /// How far it was behind.
+    pub behind_blocks: u64,
 }
 
 /// What a follower does.
@@ -46,6 +59,8 @@ impl ChainStatus {
             since: SystemTime::now(),
             head: None,
             node_head: None,
+            finalized: None,
+            lagging: Vec::new(),
         }
     }
 }

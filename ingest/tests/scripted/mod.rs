@@ -86,6 +86,8 @@ struct Script {
     known: HashMap<B256, ScriptedBlock>,
     /// What `latest` is, when it is not the end of the chain.
     pretended_head: Option<u64>,
+    /// What `finalized` is, if that is a tag here.
+    finalized: Option<u64>,
     /// Makes blocks of equal height differ.
     salt: u64,
     faults: Vec<(&'static str, usize, Nasty)>,
@@ -110,6 +112,7 @@ impl Node {
             chain: Vec::new(),
             known: HashMap::new(),
             pretended_head: None,
+            finalized: None,
             salt: 0,
             faults: Vec::new(),
             refuses_batches: false,
@@ -185,6 +188,22 @@ impl Node {
     /// Answers `latest` with an older block of the chain, or honestly again.
     pub fn pretend_head(&self, number: Option<u64>) {
         self.script().pretended_head = number;
+    }
+
+    /// Knows the tag `finalized` from now on, as the block of this height.
+    pub fn finalize(&self, number: u64) {
+        self.script().finalized = Some(number);
+    }
+
+    /// Knows the same chain as another node from now on.
+    pub fn copy(&self, other: &Node) {
+        let (chain, known) = {
+            let other = other.script();
+            (other.chain.clone(), other.known.clone())
+        };
+        let mut script = self.script();
+        script.chain = chain;
+        script.known.extend(known);
     }
 
     /// Plays a fault at the next calls of a method. Faults of one method come one after another.
@@ -336,6 +355,9 @@ impl Script {
             "eth_chainId" => format!(r#""result":"{:#x}""#, self.chain_id),
             "eth_getBlockByNumber" => match params[0].as_str().unwrap() {
                 "latest" => block(Some(self.latest())),
+                "finalized" if self.finalized.is_some() => {
+                    block(self.finalized.and_then(|number| self.chain.get(number as usize)))
+                }
                 tag if !tag.starts_with("0x") => {
                     r#""error":{"code":-32602,"message":"unknown tag"}"#.to_owned()
                 }
@@ -427,7 +449,12 @@ impl Script {
                 self.ranges.push(end - start);
             }
             let honest = self.honest(method, &call["params"]);
-            let content = match self.fault(method) {
+            // What is final is asked beside everything else, and must not take another's fault.
+            let fault = match call["params"][0] == "finalized" {
+                true => None,
+                false => self.fault(method),
+            };
+            let content = match fault {
                 None => honest,
                 Some(Nasty::Result(value)) => format!(r#""result":{value}"#),
                 Some(Nasty::Error(code, message)) => {
