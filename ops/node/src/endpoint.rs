@@ -6,7 +6,7 @@ use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    Lie, Oracle,
+    Lie, Oracle, Script,
     chain::Chain,
     rpc::{Refusal, Request, View},
     script::{Liar, Occasion},
@@ -309,7 +309,11 @@ impl Endpoint {
         request: &Request<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let view = View { chain, head, limits: self.liar.script.limits };
+        let Script { limits, methods_missing, .. } = &self.liar.script;
+        if methods_missing.iter().any(|missing| *missing == request.method) {
+            return Err(Refusal::unknown_method(&request.method));
+        }
+        let view = View { chain, head, limits: *limits };
         view.answer(&request.method, request.params, out)
     }
 

@@ -33,5 +33,5 @@ pub use lie::{Lie, Notice};
 pub use node::Node;
 pub use oracle::Oracle;
 pub use rpc::Limits;
-pub use script::Script;
+pub use script::{Script, Told};
 pub use shape::Shape;

@@ -115,7 +115,6 @@ pub enum Notice {
 
 const BLOCKS: &[&str] = &["eth_getBlockByNumber", "eth_getBlockByHash"];
 const LOGS: &[&str] = &["eth_getLogs"];
-const RECEIPTS: &[&str] = &["eth_getBlockReceipts"];
 const DATA: &[&str] = &[
     "eth_getBlockByNumber",
     "eth_getBlockByHash",
@@ -123,6 +122,8 @@ const DATA: &[&str] = &[
     "eth_getBlockReceipts",
     "eth_getTransactionReceipt",
 ];
+const LOGS_ANYWHERE: &[&str] =
+    &["eth_getLogs", "eth_getBlockReceipts", "eth_getTransactionReceipt"];
 const HEAD: &[&str] = &["eth_getBlockByNumber", "eth_blockNumber"];
 
 impl Lie {
@@ -211,14 +212,16 @@ impl Lie {
             }
             Lie::EmptyLogs
             | Lie::TruncatedLogs
-            | Lie::QuietlyTruncatedLogs
-            | Lie::AlteredData
             | Lie::InventedLog
             | Lie::OtherBlocksLogs
             | Lie::DuplicatedIndex
             | Lie::LogsShuffled
             | Lie::RemovedLog => Place::Call(LOGS),
-            Lie::TruncatedReceipts | Lie::AlteredReceipt => Place::Call(RECEIPTS),
+            Lie::QuietlyTruncatedLogs | Lie::AlteredData => Place::Call(LOGS_ANYWHERE),
+            Lie::TruncatedReceipts => Place::Call(&["eth_getBlockReceipts"]),
+            Lie::AlteredReceipt => {
+                Place::Call(&["eth_getBlockReceipts", "eth_getTransactionReceipt"])
+            }
             Lie::HeadMissing
             | Lie::HeadTwice
             | Lie::HeadLate

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Lie, Oracle, Script, endpoint::Endpoint, script::Liar, server};
+use crate::{
+    Lie, Oracle, Script,
+    endpoint::Endpoint,
+    script::{Liar, Told},
+    server,
+};
 
 /// An endpoint that listens on the loopback interface, for HTTP and WebSocket at the same port.
 /// Dropping it ends it and all its connections.
@@ -63,7 +68,7 @@ impl Node {
     }
 
     /// What it lied about so far, in order.
-    pub fn confession(&self) -> Vec<String> {
+    pub fn confession(&self) -> Vec<Told> {
         self.endpoint.liar.confession()
     }
 

@@ -30,6 +30,13 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
+impl Refusal {
+    pub(crate) fn unknown_method(method: &str) -> Refusal {
+        let message = format!("the method {method} does not exist/is not available");
+        Refusal { code: -32601, message }
+    }
+}
+
 /// What a provider does not answer at once. Zero is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -99,10 +106,7 @@ impl View<'_> {
                 let (hash,): (B256,) = read(params)?;
                 self.receipt(out, hash);
             }
-            _ => {
-                let message = format!("the method {method} does not exist/is not available");
-                return Err(Refusal { code: -32601, message });
-            }
+            _ => return Err(Refusal::unknown_method(method)),
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What an endpoint says instead of the truth.
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::{collections::VecDeque, fmt, sync::Mutex};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -20,8 +20,25 @@ pub struct Script {
     pub per_mille: u32,
     /// What it refuses to answer, truthful or not.
     pub limits: Limits,
+    /// Methods that it does not know, truthful or not.
+    pub methods_missing: Vec<&'static str>,
     /// Size of a [`Lie::HugeBody`].
     pub huge_bytes: u64,
+}
+
+/// A lie that was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Which.
+    pub lie: Lie,
+    /// The call or the message that it was told about.
+    pub about: String,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} about {}", self.lie, self.about)
+    }
 }
 
 /// Lies that cost whoever waits for the end of a test, not the machine: how many per script.
@@ -36,6 +53,7 @@ impl Script {
             lies_max: 0,
             per_mille: 0,
             limits: Limits::default(),
+            methods_missing: Vec::new(),
             huge_bytes: 65 << 20,
         }
     }
@@ -70,7 +88,7 @@ struct State {
     left: u32,
     slow_left: u32,
     lag: Option<Lag>,
-    told: Vec<String>,
+    told: Vec<Told>,
     /// Replaces chance, for tests that want one lie at one place.
     ordered: VecDeque<Lie>,
 }
@@ -151,11 +169,11 @@ impl Liar {
     pub(crate) fn told(&self, lie: Lie, about: &str) {
         let mut state = self.state();
         state.left = state.left.saturating_sub(1);
-        state.told.push(format!("{lie:?} about {about}"));
+        state.told.push(Told { lie, about: about.to_owned() });
     }
 
     /// What was lied about, in order.
-    pub(crate) fn confession(&self) -> Vec<String> {
+    pub(crate) fn confession(&self) -> Vec<Told> {
         self.state().told.clone()
     }
 

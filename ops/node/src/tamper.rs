@@ -18,6 +18,9 @@ use crate::Lie;
 /// block. Returns false when it would still be the truth, or when the lie would go unnoticed by
 /// those who are to notice it.
 pub(crate) fn tamper(lie: Lie, result: &mut Value, other: &Value, random: &mut StdRng) -> bool {
+    if result.is_null() {
+        return false;
+    }
     let honest = result.clone();
     match lie {
         Lie::Null => *result = Value::Null,
@@ -29,18 +32,24 @@ pub(crate) fn tamper(lie: Lie, result: &mut Value, other: &Value, random: &mut S
         Lie::MixedCase => mix_case(result, random),
         Lie::OptionalMissing => forget_optional(result),
         Lie::EmptyLogs => *result = json!([]),
+        // Without any logs it would not show whose they are.
+        Lie::OtherBlocksLogs if list_is_empty(other) => return false,
         Lie::OtherBlocksLogs => *result = other.clone(),
         Lie::TruncatedReceipts => drop(list(result).pop()),
         Lie::AlteredReceipt => {
-            if let Some(receipt) = list(result).choose_mut_by(random) {
+            let receipt = match result.is_object() {
+                true => Some(&mut *result),
+                false => choose(list(result), random),
+            };
+            if let Some(receipt) = receipt {
                 let member = ["status", "cumulativeGasUsed"].choose(random).expect("there are two");
                 let said = receipt[*member].as_str().unwrap_or_default().to_owned();
                 receipt[*member] = json!(if said == "0x1" { "0x0" } else { "0x1" });
             }
         }
-        Lie::TruncatedLogs | Lie::QuietlyTruncatedLogs => truncate(list(result), random),
+        Lie::TruncatedLogs | Lie::QuietlyTruncatedLogs => truncate(logs_in(result, random), random),
         Lie::AlteredData => {
-            if let Some(log) = list(result).choose_mut_by(random) {
+            if let Some(log) = choose(logs_in(result, random), random) {
                 change_digit(&mut log["data"], random);
             }
         }
@@ -63,7 +72,7 @@ pub(crate) fn tamper(lie: Lie, result: &mut Value, other: &Value, random: &mut S
         }
         Lie::LogsShuffled => list(result).shuffle(random),
         Lie::RemovedLog => {
-            if let Some(log) = list(result).choose_mut_by(random) {
+            if let Some(log) = choose(list(result), random) {
                 log["removed"] = json!(true);
             }
         }
@@ -76,6 +85,10 @@ pub(crate) fn tamper(lie: Lie, result: &mut Value, other: &Value, random: &mut S
     }
 }
 
+fn list_is_empty(value: &Value) -> bool {
+    value.as_array().is_none_or(Vec::is_empty)
+}
+
 /// The entries, if it is a list; else none.
 fn list(value: &mut Value) -> &mut Vec<Value> {
     if !value.is_array() {
@@ -84,18 +97,31 @@ fn list(value: &mut Value) -> &mut Vec<Value> {
     value.as_array_mut().expect("it was just made one")
 }
 
-trait ChooseMut {
-    fn choose_mut_by(&mut self, random: &mut StdRng) -> Option<&mut Value>;
+/// The logs, or those of one receipt where the result is of receipts.
+fn logs_in<'r>(result: &'r mut Value, random: &mut StdRng) -> &'r mut Vec<Value> {
+    if result["logs"].is_array() {
+        return list(&mut result["logs"]);
+    }
+    let receipts: Vec<usize> = result
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .filter(|(_, receipt)| receipt["logs"].as_array().is_some_and(|logs| !logs.is_empty()))
+        .map(|(n, _)| n)
+        .collect();
+    match receipts.choose(random) {
+        Some(receipt) => list(&mut result[*receipt]["logs"]),
+        None => list(result),
+    }
 }
 
-impl ChooseMut for Vec<Value> {
-    fn choose_mut_by(&mut self, random: &mut StdRng) -> Option<&mut Value> {
-        if self.is_empty() {
-            return None;
-        }
-        let at = random.random_range(0..self.len());
-        self.get_mut(at)
+fn choose<'r>(entries: &'r mut [Value], random: &mut StdRng) -> Option<&'r mut Value> {
+    if entries.is_empty() {
+        return None;
     }
+    let at = random.random_range(0..entries.len());
+    entries.get_mut(at)
 }
 
 /// Keeps as many as providers like to stop at, if there are more; else one fewer at least.
