@@ -8,6 +8,7 @@ mod children;
 mod demo;
 mod e2e;
 mod guests;
+mod nightly;
 mod setup;
 mod shell;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Options),
     /// Run every check that CI runs.
     Test,
+    /// Run the tests that take too long for every change, each with many more seeds.
+    Nightly,
     /// Build the modules to WebAssembly components in target/modules.
     Guests,
     /// Build the module in a folder to the component that its module.toml names.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup(&root),
         Command::Demo(options) => demo::demo(&root, &options),
         Command::Test => test::test(&root),
+        Command::Nightly => nightly::nightly(&root),
         Command::Guests => guests(&root),
         Command::Guest { folder } => guest(&root, &folder),
         Command::Tutorial => tutorial(&root),
