@@ -44,6 +44,7 @@ struct LaneStateLabels {
 /// Gauges that are set at each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
+    start: Family<ChainLabels, Gauge<u64, AtomicU64>>,
     tail: Family<ChainLabels, Gauge<u64, AtomicU64>>,
     head_timestamp: Family<ChainLabels, Gauge<u64, AtomicU64>>,
     chain_state: Family<ChainStateLabels, Gauge>,
@@ -62,6 +63,11 @@ impl Metrics {
             |name: &str, help: &str, gauge: &Family<ChainLabels, Gauge<u64, AtomicU64>>| {
                 registry.register(name, help, gauge.clone());
             };
+        chain(
+            "shepherd_chain_journal_start_records",
+            "The first offset that retention has left in the chain's journal",
+            &metrics.start,
+        );
         chain(
             "shepherd_chain_journal_tail_records",
             "The first offset not yet written to the chain's journal",
@@ -101,6 +107,7 @@ impl Metrics {
         self.lane_state.clear();
         for chain in chains {
             let labels = ChainLabels { chain: chain.name.clone() };
+            self.start.get_or_create(&labels).set(chain.start.0);
             self.tail.get_or_create(&labels).set(chain.tail.0);
             if let Some(head) = &chain.head {
                 self.head_timestamp.get_or_create(&labels).set(head.timestamp);

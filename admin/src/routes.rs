@@ -32,9 +32,9 @@ use crate::{
     query::{self, QueryError, RECORDS_MAX, VERIFY_RECORDS_MAX},
     server::{ChainReport, Sources},
     view::{
-        ChainView, ChainsView, CursorsView, EffectView, FoundView, HeadView, HealthView,
-        JournalView, LaneStateView, NotReadyView, OutboxView, ReadyView, ReorgsView, StatView,
-        StateView, VerifyView, block_time,
+        BlockRefView, ChainView, ChainsView, CursorsView, EffectView, FoundView, HeadView,
+        HealthView, JournalView, LaneStateView, NotReadyView, OutboxView, ReadyView, ReorgsView,
+        StatView, StateView, VerifyView, block_time,
     },
 };
 
@@ -188,10 +188,14 @@ fn chain_view(sources: &Sources, report: ChainReport) -> Result<ChainView, Query
         name: report.name.to_string(),
         chain_id: report.chain_id,
         state: report.state,
+        start: journal.start().into(),
         tail: tail.offset.into(),
         head,
         node_head: report.node_head,
+        finalized: report.finalized.map(BlockRefView::from),
+        quorum: report.quorum,
         endpoints: report.endpoints,
+        retention: report.retention,
     })
 }
 

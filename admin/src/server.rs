@@ -8,7 +8,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use prometheus_client::registry::Registry;
-use shepherd_log::{ChainName, LaneId, Store};
+use shepherd_log::{BlockRef, ChainName, LaneId, Store};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -21,7 +21,7 @@ use crate::{
     Metrics,
     query::{BlockCheck, LaneReport},
     routes::{self, Context},
-    view::{EndpointView, StateView},
+    view::{EndpointView, RetentionView, StateView},
 };
 
 /// Connections served at once, and with them requests: HTTP/1 has one at a time on each.
@@ -68,8 +68,14 @@ pub struct ChainReport {
     pub state: StateView,
     /// The newest block that an endpoint announced.
     pub node_head: Option<u64>,
+    /// The newest block in the journal that is known to be final.
+    pub finalized: Option<BlockRef>,
+    /// How many endpoints must name a block before it is journaled.
+    pub quorum: usize,
     /// Its endpoints.
     pub endpoints: Vec<EndpointView>,
+    /// How its retention stands.
+    pub retention: Option<RetentionView>,
 }
 
 /// Serves until `shutdown`, then lets running answers finish for a few seconds.

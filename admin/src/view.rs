@@ -96,14 +96,45 @@ pub struct ChainView {
     pub chain_id: u64,
     /// What its follower is doing.
     pub state: StateView,
+    /// The first record that is still there.
+    pub start: OffsetView,
     /// The first offset not yet written.
     pub tail: OffsetView,
     /// The newest block in the journal.
     pub head: Option<HeadView>,
     /// The newest block that an endpoint announced.
     pub node_head: Option<u64>,
-    /// Its endpoints, in the order they are tried.
+    /// The newest block in the journal that is known to be final.
+    pub finalized: Option<BlockRefView>,
+    /// How many endpoints must name a block before it is journaled.
+    pub quorum: usize,
+    /// Its endpoints, by priority.
     pub endpoints: Vec<EndpointView>,
+    /// How its retention stands, when it has one and looked.
+    pub retention: Option<RetentionView>,
+}
+
+/// How a chain's retention stands.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RetentionView {
+    /// Blocks older than this may go.
+    pub max_age_seconds: Option<u64>,
+    /// The oldest segments may go when all of them take more.
+    pub max_bytes: Option<u64>,
+    /// The first record that is still there.
+    pub start: OffsetView,
+    /// Where the journal would start if nobody needed anything.
+    pub due: OffsetView,
+    /// How much of what is kept lies behind the slowest reader: at 1 it holds retention up.
+    pub used: f64,
+    /// Whether that is so much that someone should look after it.
+    pub alarm: bool,
+    /// Whether somebody keeps what is due from being removed.
+    pub blocked: bool,
+    /// Who needs the oldest record.
+    pub needed_by: Option<String>,
+    /// Which record that is.
+    pub needed_from: Option<OffsetView>,
 }
 
 /// The newest block of a journal.

@@ -162,7 +162,16 @@ fn chain_report(state: StateView) -> ChainReport {
         capabilities: None,
     };
     let name = "testnet".parse().unwrap();
-    ChainReport { name, chain_id: 31337, state, node_head: Some(14), endpoints: vec![endpoint] }
+    ChainReport {
+        name,
+        chain_id: 31337,
+        state,
+        node_head: Some(14),
+        finalized: Some(BlockRef { number: 11, hash: hash(11, 0) }),
+        quorum: 1,
+        endpoints: vec![endpoint],
+        retention: None,
+    }
 }
 
 fn apply_two_blocks(store: &Store) {
@@ -210,6 +219,7 @@ fn chains_show_head_and_endpoints() {
     let chain = &chains["chains"][0];
     assert_eq!((&chain["name"], &chain["chain_id"]), (&json!("testnet"), &json!(31337)));
     assert_eq!((&chain["tail"], &chain["node_head"]), (&json!("6"), &json!(14)));
+    assert_eq!((&chain["start"], &chain["finalized"]["number"]), (&json!("0"), &json!(11)));
     assert_eq!(chain["head"]["number"], 13);
     assert_eq!(chain["head"]["hash"], hash(13, 1).to_string());
     assert_eq!(chain["head"]["time"], "2023-11-14T22:13:20Z");

@@ -59,6 +59,27 @@ The first signal finishes or drops the step in hand and stops within 30 seconds;
 stops at once. Neither loses anything.")]
     Run,
 
+    /// Fill a chain's journal with its past, without running modules
+    #[command(after_help = "\
+Example:
+  shepherd ingest --chain mainnet --from -7d
+  shepherd ingest --chain mainnet --from 21000000 --to 2026-11-01
+
+An empty journal begins at --from, one that holds blocks goes on after its last one. On a terminal
+a bar shows the progress, elsewhere one JSON object every two seconds. Ctrl-C stops it at any moment
+and ends with 11; the same command, or `shepherd run`, goes on from there. Needs the data directory
+for itself: a running daemon fills gaps by itself.")]
+    Ingest(Ingest),
+
+    /// What it will cost to bring the journals to where their chains are
+    #[command(after_help = "\
+Example:
+  shepherd resume --plan --chain mainnet
+
+Asks for a few blocks of each gap and estimates the rest from them. Does nothing else: `shepherd run`
+resumes by itself.")]
+    Resume(Resume),
+
     /// Where each lane is, and why
     #[command(subcommand)]
     Cursor(CursorCommand),
@@ -219,6 +240,37 @@ pub struct Tail {
     pub follow: bool,
 
     /// Print JSON, one record a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Ingest {
+    /// The chain; needed when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// The first block of an empty journal: a number, an age such as -7d, a day or a time; what the
+    /// configuration says when left out
+    #[arg(long, value_name = "BLOCK|-AGE|DATE", allow_hyphen_values = true, value_parser = place)]
+    pub from: Option<Start>,
+
+    /// The last block; the newest when left out
+    #[arg(long, value_name = "BLOCK|-AGE|DATE", allow_hyphen_values = true, value_parser = place)]
+    pub to: Option<Start>,
+}
+
+#[derive(Args, Debug)]
+pub struct Resume {
+    /// Show the plan; needed, because there is nothing else to do here
+    #[arg(long)]
+    pub plan: bool,
+
+    /// The chain; all of them when left out
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

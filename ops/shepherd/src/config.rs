@@ -451,6 +451,7 @@ mod tests {
     use std::time::Duration;
 
     use shepherd_ingest::{Finality, Start, Trust};
+    use shepherd_log::Retention;
     use shepherd_rpc::{Budget, EndpointSpec};
 
     use super::*;
@@ -498,6 +499,18 @@ config = {{ tokens = ['0x01'] }}
     fn the_template_is_a_right_configuration() {
         let config = parse_text(TEMPLATE).expect("it is right");
         assert_eq!(config.chains.len(), 1);
+    }
+
+    #[test]
+    fn the_chains_that_the_template_shows_are_right_too() {
+        let (_, examples) = TEMPLATE.split_once("slow the others.\n").expect("they are at the end");
+        let lines = examples.lines().map(|line| line.trim_start_matches(['#', ' ']));
+        let text = format!("data_dir = 'data'\n{}\n", lines.collect::<Vec<_>>().join("\n"));
+        let variable = |_: &str| Some("key".to_owned());
+        let config = parse(Path::new("shepherd.toml"), &text, &variable).expect("they are right");
+        let ids: BTreeSet<u64> = config.chains.iter().map(|chain| chain.chain_id).collect();
+        assert_eq!(ids, BTreeSet::from([1, 100, 8_453, 42_161, 11_155_111]));
+        assert!(ids.into_iter().all(|id| shepherd_ingest::profile(id).is_some()));
     }
 
     #[test]
@@ -623,6 +636,16 @@ config = {{ tokens = ['0x01'] }}
                 "6:10: `quorum`: 3 endpoints can never agree: there are only 2 endpoints",
             ),
             ("trust = 'full'", "6:9: `trust`: `full` is not a trust level: use `link`, `bloom` or"),
+            ("profile = 'moon'", "6:11: `profile`: there is no profile `moon`"),
+            (
+                "profile = 'polygon'\ntrust = 'receipts'",
+                "7:9: `trust`: the blocks of polygon do not hold up at `receipts`",
+            ),
+            ("retention = 7", "6:13: `retention`: expected a table"),
+            ("retention = {}", "6:13: `retention` is empty: everything would be kept"),
+            ("retention = { max_age = '30' }", "6:25: `max_age`: `30` is not a duration"),
+            ("retention = { max_size = '50' }", "6:26: `max_size`: `50` is less than a mebibyte"),
+            ("retention = { max_bytes = 1 }", "6:15: unknown key `max_bytes`"),
             ("poll_interval = '2'", "6:17: `poll_interval`: `2` is not a duration"),
         ] {
             check("start_block", &format!("start_block = 0\n{line}"), expected);
@@ -681,6 +704,39 @@ config = {{ tokens = ['0x01'] }}
         };
         assert_eq!(b, &expected);
         assert!(!format!("{config:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn a_chain_begins_with_its_profile_and_what_is_written_wins() {
+        let follow = |chain_id: u64, lines: &str| {
+            let text = good()
+                .replace("chain_id = 31337", &format!("chain_id = {chain_id}"))
+                .replace("start_block = 0", &format!("start_block = 0\n{lines}"));
+            let config = parse_text(&text).expect("it is right");
+            let follow = config.chains[0].follow.clone();
+            (follow.trust, follow.reorg_depth_max, follow.poll_interval.as_millis())
+        };
+        assert_eq!(follow(42_161, ""), (Trust::Bloom, 1_200, 250));
+        let own = "reorg_depth_max = 5\npoll_interval = '1s'\ntrust = 'link'";
+        assert_eq!(follow(42_161, own), (Trust::Link, 5, 1_000));
+        assert_eq!(follow(42_161, "profile = 'none'"), (Trust::Bloom, 64, 2_000));
+        assert_eq!(follow(31_337, "profile = 'arbitrum-one'"), (Trust::Bloom, 1_200, 250));
+        assert_eq!(follow(137, "").0, Trust::Link);
+    }
+
+    #[test]
+    fn a_journal_is_kept_for_an_age_or_a_size() {
+        let retention = |lines: &str| {
+            let text = good().replace("start_block = 0", &format!("start_block = 0\n{lines}"));
+            parse_text(&text).expect("it is right").chains[0].retention
+        };
+        let (days, bytes) = (Duration::from_secs(30 * 86_400), 50 << 30);
+        assert_eq!(retention(""), Retention::default());
+        let both = "[chains.devnet.retention]\nmax_age = '30d'\nmax_size = '50GiB'";
+        let expected = Retention { max_age: Some(days), max_bytes: Some(bytes) };
+        assert_eq!(retention(both), expected);
+        let age = "retention = { max_age = '30d' }";
+        assert_eq!(retention(age), Retention { max_bytes: None, ..expected });
     }
 
     #[test]

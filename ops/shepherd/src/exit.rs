@@ -27,7 +27,8 @@ Exit codes:
    7  the data directory was written by a newer version
    8  stored data cannot be trusted
    9  a write to the data directory failed, for example because the disk is full
-  10  a shutdown was cut short, by its time limit or by a second signal";
+  10  a shutdown was cut short, by its time limit or by a second signal
+  11  SIGINT or SIGTERM came before the work was done; the same command goes on from there";
 
 /// What a script can tell apart. The numbers are a promise: see [`TABLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum Code {
     WriteFailed = 9,
     /// The shutdown did not finish what was started.
     CutShort = 10,
+    /// A signal came before the work was done.
+    Stopped = 11,
 }
 
 /// A place in a file, with the line as it is written there.
@@ -244,6 +247,7 @@ help: remove it";
             Code::Untrusted,
             Code::WriteFailed,
             Code::CutShort,
+            Code::Stopped,
         ] {
             let start = format!("{:>4}  ", code as i32);
             assert!(TABLE.lines().any(|line| line.starts_with(&start)), "{code:?}");

@@ -9,6 +9,7 @@ mod destinations;
 mod endpoints;
 mod exit;
 mod find;
+mod history;
 mod init;
 mod inspect;
 mod mask;
@@ -16,9 +17,11 @@ mod modules;
 mod progress;
 mod reindex;
 mod reorgs;
+mod retention;
 mod run;
 mod scaffold;
 mod show;
+mod signals;
 mod stat;
 mod summary;
 mod telemetry;
@@ -62,6 +65,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Journal(JournalCommand::Find(args)) => find::find(&config()?, args),
         Command::Journal(JournalCommand::Reindex(args)) => reindex::reindex(&config()?, args),
         Command::Journal(JournalCommand::Stat(args)) => stat::stat(&config()?, args),
+        Command::Ingest(args) => history::ingest(&config()?, args),
+        Command::Resume(args) => history::resume(&config()?, args),
         Command::Reorgs(args) => reorgs::reorgs(&config()?, args),
         Command::Outbox(OutboxCommand::List(args)) => data::outboxes(&config()?, args),
         Command::Outbox(OutboxCommand::Show(args)) => data::effect(&config()?, args),

@@ -11,22 +11,18 @@
 //! A chain that cannot go on (a reorg deeper than its limit) ends alone: the others do not depend
 //! on it. Stored data that cannot be trusted ends the process.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use shepherd_admin::{ChainReport, LaneReport, Sources, view};
 use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus, SenderConfig};
 use shepherd_host::BoundModule;
 use shepherd_ingest::{ChainState, ChainStatus, FollowError, follow};
-use shepherd_log::{ChainName, Journal, JournalError, LaneId, Store};
+use shepherd_log::{ChainName, Journal, JournalError, LaneId, Retention, Store};
 use shepherd_rpc::{Pool, in_words};
 use tokio::{
     net::TcpListener,
     runtime,
-    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::{JoinSet, spawn_blocking},
     time::timeout,
@@ -36,10 +32,11 @@ use tracing::{error, info, warn};
 
 use crate::{
     check::pool,
-    config::Config,
+    config::{Chain, Config},
     daemon, destinations, endpoints,
     exit::{Code, Failure, NO_ROOM_HELP, Problem},
-    modules,
+    modules, retention,
+    signals::Signals,
     telemetry::{self, Reader},
     view::{block_check, open_store},
 };
@@ -49,12 +46,6 @@ use crate::{
 /// A step commits in milliseconds and a dropped one is done again; half a minute is what service
 /// managers wait before they kill.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// A signal this soon after the first one is the same request.
-///
-/// Terminals, `timeout` and some init programs send it to the process and to its whole group.
-/// Nobody who loses patience does so in half a second.
-const ECHO_TIME: Duration = Duration::from_millis(500);
 
 /// Runs until a signal or a reason to stop.
 pub fn run(config: Config) -> Result<(), Failure> {
@@ -147,7 +138,7 @@ struct Shutdown {
 
 type Followers = JoinSet<Ended>;
 
-/// A follower that ended, and whether its chain had ever been heard of.
+/// A follower or a chain's retention that ended, and whether its chain had ever been heard of.
 struct Ended {
     chain: ChainName,
     heard: bool,
@@ -158,7 +149,9 @@ struct Ended {
 struct Followed {
     name: ChainName,
     chain_id: u64,
+    quorum: usize,
     status: watch::Receiver<ChainStatus>,
+    retention: watch::Receiver<Option<view::RetentionView>>,
     pool: Pool,
 }
 
@@ -169,6 +162,7 @@ struct Metrics {
     rpc: shepherd_rpc::Metrics,
     ingest: shepherd_ingest::Metrics,
     dispatch: shepherd_dispatch::Metrics,
+    retention: retention::Metrics,
     admin: shepherd_admin::Metrics,
 }
 
@@ -180,6 +174,7 @@ impl Metrics {
             rpc: shepherd_rpc::Metrics::new(&mut registry),
             ingest: shepherd_ingest::Metrics::new(&mut registry),
             dispatch: shepherd_dispatch::Metrics::new(&mut registry),
+            retention: retention::Metrics::new(&mut registry),
             admin: shepherd_admin::Metrics::new(&mut registry),
             registry,
         }
@@ -267,6 +262,7 @@ fn follow_chains(
     let mut followers = JoinSet::new();
     let mut followed = Vec::new();
     for (chain, journal) in config.chains.iter().zip(journals) {
+        let kept = keep(chain, journal.clone(), metrics, shutdown, &mut followers);
         let pool = pool(chain, &metrics.rpc);
         let sender = watch::Sender::new(ChainStatus::starting());
         let status = sender.subscribe();
@@ -287,11 +283,36 @@ fn follow_chains(
         followed.push(Followed {
             name: chain.name.clone(),
             chain_id: chain.chain_id,
+            quorum: chain.follow.quorum,
             status,
+            retention: kept,
             pool,
         });
     }
     (followers, followed)
+}
+
+/// Starts the retention of a chain, if it has one.
+fn keep(
+    chain: &Chain,
+    journal: Journal,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+    followers: &mut Followers,
+) -> watch::Receiver<Option<view::RetentionView>> {
+    let sender = watch::Sender::new(None);
+    let status = sender.subscribe();
+    if chain.retention == Retention::default() {
+        return status;
+    }
+    let (metrics, shutdown) = (metrics.retention.clone(), shutdown.clone());
+    let keeping = retention::keep(journal, chain.retention, sender, metrics, shutdown);
+    let chain = chain.name.clone();
+    followers.spawn(async move {
+        let outcome = keeping.await.map_err(FollowError::Storage);
+        Ended { chain, heard: true, outcome }
+    });
+    status
 }
 
 /// Opens the store while the modules compile: together they decide how long a start takes.
@@ -336,7 +357,8 @@ fn open_journals(
     Ok((store, journals))
 }
 
-fn journal_problem(error: &JournalError) -> Problem {
+/// Why a journal cannot be had.
+pub fn journal_problem(error: &JournalError) -> Problem {
     match error {
         JournalError::OtherChain { .. } => Problem::from_error(Code::Configuration, error)
             .help("correct `chain_id`, or give the other chain a name of its own"),
@@ -377,7 +399,12 @@ fn follower_ended(
             let help = "correct `chain_id` or `endpoints`; `shepherd check` tests both";
             Err(Problem::new(Code::Endpoint, message).help(help))
         }
-        FollowError::WrongChain { .. } | FollowError::ReorgTooDeep { .. } => {
+        FollowError::NoSuchBlock(_) if !stopping => {
+            Err(Problem::new(Code::Configuration, message).help("correct `start_block`"))
+        }
+        FollowError::NoSuchBlock(_)
+        | FollowError::WrongChain { .. }
+        | FollowError::ReorgTooDeep { .. } => {
             warn!(chain = chain.as_str(), "this chain is no longer followed; the others go on");
             Ok(())
         }
@@ -411,7 +438,10 @@ fn chain_report(followed: &Followed) -> ChainReport {
         chain_id: followed.chain_id,
         state: view::StateView::new(name, reason, Some(status.since)),
         node_head: status.node_head.map(|head| head.number),
+        finalized: status.finalized,
+        quorum: followed.quorum,
         endpoints: followed.pool.status().iter().map(endpoints::view).collect(),
+        retention: followed.retention.borrow().clone(),
     }
 }
 
@@ -434,36 +464,4 @@ fn lane_report(status: &LaneStatus) -> (LaneId, LaneReport) {
     };
     let state = view::StateView::new(name, reason, Some(status.since));
     (status.lane.clone(), LaneReport { state, faults: status.faults })
-}
-
-/// The two signals that ask for an end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
-
-    /// A signal from somebody who has lost patience since `asked`.
-    async fn again(&mut self, asked: Instant) -> &'static str {
-        loop {
-            let name = self.next().await;
-            if ECHO_TIME <= asked.elapsed() {
-                return name;
-            }
-        }
-    }
 }

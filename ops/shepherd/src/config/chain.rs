@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use shepherd_ingest::{Finality, Start, Trust};
-use shepherd_log::ChainName;
+use shepherd_ingest::{Finality, Profile, Start, Trust, profile};
+use shepherd_log::{ChainName, Retention};
 use shepherd_rpc::{EndpointSpec, Redacted};
 use toml::de::{DeTable, DeValue};
 
@@ -29,6 +29,8 @@ pub struct Chain {
     pub endpoints: Vec<EndpointSpec>,
     /// How it is followed.
     pub follow: shepherd_ingest::Config,
+    /// How much of its journal is kept.
+    pub retention: Retention,
     /// Its orderbook, by the URL that `/api/v1` comes after.
     pub orderbook: Option<Redacted>,
     /// Nothing of its lanes is sent.
@@ -88,22 +90,30 @@ fn read_chain(
     let chain_id = chain.required("chain_id", |value| between(value, 1, u64::MAX));
     let place = reader.place(chain.span_of("endpoints"));
     let endpoints = read_endpoints(reader, &mut chain, variable);
+    let profile = match chain.value("profile") {
+        None => chain_id.and_then(profile),
+        Some(_) => chain.optional("profile", profile_named).flatten(),
+    };
     let start = chain.required("start_block", start_block);
     let reorg_depth_max =
         chain.optional("reorg_depth_max", |value| between(value, 1, REORG_DEPTH_LIMIT));
-    let trust = chain.optional("trust", parsed::<Trust>);
+    let trust = chain.optional("trust", |value| trust(value, profile));
     let finality = chain.optional("finality", finality);
     let quorum = chain.optional("quorum", |value| quorum(value, endpoints.as_deref()));
     let poll_interval = chain.optional("poll_interval", poll_interval);
     let fetch_parallel = chain.optional("fetch_parallel", |value| between(value, 1, 64));
     let batch_blocks_max = chain.optional("batch_blocks_max", |value| between(value, 1, 1000));
+    let retention = read_retention(reader, &mut chain);
     let orderbook = match chain.value("orderbook") {
         None => chain_id.and_then(usual_orderbook),
         Some(_) => Some(chain.optional("orderbook", |value| receiver(value, variable))?),
     };
     let own_dry_run = chain.optional("dry_run", boolean);
     chain.finish();
-    let defaults = shepherd_ingest::Config::default();
+    let defaults = match profile {
+        None => shepherd_ingest::Config::default(),
+        Some(profile) => shepherd_ingest::Config::for_chain(profile.chain_id),
+    };
     let small = |number: Option<u64>| number.map(|number| number as usize);
     Some(Chain {
         name: name?,
@@ -120,6 +130,7 @@ fn read_chain(
             batch_blocks_max: small(batch_blocks_max).unwrap_or(defaults.batch_blocks_max),
             ..defaults
         },
+        retention: retention?,
         orderbook,
         // What is said for everything is not taken back for one chain.
         dry_run: dry_run || own_dry_run.unwrap_or(false),
@@ -139,6 +150,54 @@ fn usual_orderbook(chain_id: u64) -> Option<Redacted> {
     };
     let url = format!("https://api.cow.fi/{network}");
     Some(url.parse().expect("a scheme, a host and a path"))
+}
+
+/// `[chains.NAME.retention]`; without it everything is kept.
+fn read_retention(reader: &Reader<'_>, chain: &mut Section<'_, '_>) -> Option<Retention> {
+    let Some(value) = chain.value("retention") else { return Some(Retention::default()) };
+    let table = as_table(reader, "retention", value)?;
+    let mut retention = Section::new(reader, table, value.span());
+    let max_age = retention.optional("max_age", |value| value::duration(&string(value)?));
+    let max_bytes = retention.optional("max_size", |value| value::size(&string(value)?));
+    if table.is_empty() {
+        let wrong = Wrong::new("`retention` is empty: everything would be kept");
+        let help = "write max_age = \"30d\", max_size = \"50GiB\", or both; remove it to keep all";
+        reader.wrong(value.span(), wrong.help(help));
+        return None;
+    }
+    retention.finish();
+    Some(Retention { max_age, max_bytes })
+}
+
+/// The chains that profiles are kept of.
+const PROFILED: [u64; 7] = [1, 100, 11_155_111, 42_161, 8_453, 137, 324];
+
+/// A profile by its name, or none on purpose.
+fn profile_named(value: &DeValue<'_>) -> Result<Option<&'static Profile>, Wrong> {
+    let name = string(value)?;
+    if name == "none" {
+        return Ok(None);
+    }
+    let mut profiles = PROFILED.into_iter().filter_map(profile);
+    if let Some(found) = profiles.find(|profile| profile.name == name) {
+        return Ok(Some(found));
+    }
+    let names = PROFILED.into_iter().filter_map(profile).map(|profile| profile.name);
+    let names = names.collect::<Vec<_>>().join(", ");
+    Err(Wrong::new(format!("there is no profile `{name}`"))
+        .help(format!("the profiles are {names}; \"none\" takes none")))
+}
+
+/// A trust level that the chain's blocks are able to meet.
+fn trust(value: &DeValue<'_>, profile: Option<&Profile>) -> Result<Trust, Wrong> {
+    let trust = parsed::<Trust>(value)?;
+    let Some(profile) = profile.filter(|profile| profile.trust_max < trust) else {
+        return Ok(trust);
+    };
+    let why: Vec<&str> = profile.oddities.iter().map(|oddity| oddity.fact).collect();
+    let level = string(value)?;
+    Err(Wrong::new(format!("the blocks of {} do not hold up at `{level}`", profile.name))
+        .help(format!("{}; profile = \"none\" tries it all the same", why.join("; "))))
 }
 
 /// A number, or text; a day or a time may also be written without quotes.

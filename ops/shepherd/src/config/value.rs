@@ -1,10 +1,11 @@
-//! Values with a notation of their own: durations, and where in a chain something begins.
+//! Values with a notation of their own: durations, sizes, and where in a chain something begins.
 //!
 //! The configuration and the command line read the same text by the same functions, and both
 //! show what these say when it is wrong.
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, civil, tz::TimeZone};
 use shepherd_ingest::Start;
 
@@ -25,6 +26,17 @@ pub fn duration(text: &str) -> Result<Duration, Wrong> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| Wrong::new(format!("`{text}` is not longer than zero")))
+}
+
+/// A number of bytes from 1 MiB, such as `500MB` or `50GiB`.
+pub fn size(text: &str) -> Result<u64, Wrong> {
+    let help = "write a number and a unit, for example \"500MB\" or \"50GiB\"";
+    let size: ByteSize =
+        text.parse().map_err(|_| Wrong::new(format!("`{text}` is not a size")).help(help))?;
+    if size < ByteSize::mib(1) {
+        return Err(Wrong::new(format!("`{text}` is less than a mebibyte")).help(help));
+    }
+    Ok(size.as_u64())
 }
 
 /// A place in a chain: a block number, `latest`, an age such as `-7d`, a day in UTC, or a time.
@@ -86,6 +98,20 @@ mod tests {
             ("1 month", "`1 month` has no fixed length"),
         ] {
             assert_eq!(duration(text).err().map(|wrong| wrong.message).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("50GiB").ok(), Some(50 << 30));
+        assert_eq!(size("1.5 GB").ok(), Some(1_500_000_000));
+        for (text, expected) in [
+            ("50", "`50` is less than a mebibyte"),
+            ("1KiB", "`1KiB` is less than a mebibyte"),
+            ("much", "`much` is not a size"),
+            ("-1GB", "`-1GB` is not a size"),
+        ] {
+            assert_eq!(size(text).err().map(|wrong| wrong.message).as_deref(), Some(expected));
         }
     }
 
