@@ -58,6 +58,14 @@ async fn ask(pool: &Pool) -> String {
     pool.name_of(batch.from).to_owned()
 }
 
+/// Whether the first endpoint may be asked, perhaps again after a failure.
+fn has_rested(pool: &Pool) -> bool {
+    match pool.status()[0].state {
+        EndpointState::Resting { remaining } => remaining.is_zero(),
+        _ => true,
+    }
+}
+
 /// Waits until something holds that is done in the background.
 async fn until(holds: impl Fn() -> bool) {
     let holds = async {
@@ -138,11 +146,18 @@ async fn lower_priorities_serve_while_higher_ones_fail_and_are_left_when_these_r
     let pool = pool(vec![after(7, &second), after(3, &first)], without_hedges());
     assert_eq!(ask(&pool).await, first.url());
     first.state().is_broken = true;
-    for _ in 0..20 {
-        assert_eq!(ask(&pool).await, second.url());
+    assert_eq!(ask(&pool).await, second.url());
+    {
+        let mut state = first.state();
+        (state.is_broken, state.holds_all) = (false, true);
     }
-    assert_eq!(first.calls("eth_blockNumber"), 2, "live questions are not tried on it");
-    first.state().is_broken = false;
+    first.hold();
+    until(|| has_rested(&pool)).await;
+    for _ in 0..20 {
+        assert_eq!(ask(&pool).await, second.url(), "nobody waits for what failed before");
+    }
+    assert_eq!(first.calls("eth_blockNumber"), 2);
+    first.release();
     let back = async { while ask(&pool).await != first.url() {} };
     tokio::time::timeout(PATIENCE, back).await.expect("it comes back");
 }
@@ -156,7 +171,7 @@ async fn of_one_priority_the_healthier_is_asked_first() {
     for _ in 0..12 {
         let _ = pool.ask(flaky_id, &[question()]).await;
         pool.ask(steady_id, &[question()]).await.unwrap();
-        until(|| !matches!(pool.status()[0].state, EndpointState::Resting { remaining } if !remaining.is_zero())).await;
+        until(|| has_rested(&pool)).await;
     }
     flaky.state().fails_each = None;
     pool.ask(flaky_id, &[question()]).await.unwrap();
@@ -209,10 +224,10 @@ async fn calls_over_the_rate_go_to_the_next_endpoint_and_wait_when_there_is_none
     let (limited, free) = (Server::start().await, Server::start().await);
     let limited_spec = |rate| EndpointSpec { rate_per_second: Some(rate), ..spec(&limited) };
     let both = pool(vec![limited_spec(2), after(1, &free)], without_hedges());
-    // Getting to know each other uses up its second; a call would wait for half of one.
-    let first = ask(&both).await;
-    let second = ask(&both).await;
-    assert_eq!((first, second), (limited.url(), free.url()));
+    // They go out when a second's worth of calls may, and the next waits for ten seconds.
+    let batch = both.batch(&vec![question(); 20]).await.unwrap();
+    assert_eq!(both.name_of(batch.from), limited.url());
+    assert_eq!(ask(&both).await, free.url());
 
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);

@@ -30,7 +30,8 @@ pub struct Server {
 
 struct Script {
     state: Mutex<State>,
-    /// Messages that ask for more than who the server is are answered while this is true.
+    /// Messages are answered while this is true, and those that ask who the server is unless
+    /// `State::holds_all`.
     open: watch::Sender<bool>,
 }
 
@@ -39,6 +40,8 @@ pub struct State {
     pub genesis: B256,
     /// Every so many messages that ask for more than who the server is are refused.
     pub fails_each: Option<usize>,
+    /// What is held up includes who the server is.
+    pub holds_all: bool,
     /// Connections are closed instead of answered.
     pub is_broken: bool,
     /// Batches of more calls are refused.
@@ -56,6 +59,7 @@ impl Server {
         let state = State {
             genesis: GENESIS,
             fails_each: None,
+            holds_all: false,
             is_broken: false,
             batch_calls_max: usize::MAX,
             results: BTreeMap::from([("eth_blockNumber", Ok(json!("0x7")))]),
@@ -175,8 +179,11 @@ async fn serve(stream: TcpStream, script: Arc<Script>) -> std::io::Result<()> {
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;
         let message: Value = serde_json::from_slice(&body)?;
-        let answer = script.state.lock().unwrap().answer(&message);
-        if is_question(&message) {
+        let (answer, holds_all) = {
+            let mut state = script.state.lock().unwrap();
+            (state.answer(&message), state.holds_all)
+        };
+        if holds_all || is_question(&message) {
             let mut open = script.open.subscribe();
             open.wait_for(|open| *open).await.unwrap();
         }
