@@ -25,11 +25,12 @@ use fjall::{Database, Keyspace, Readable, Snapshot};
 use roaring::RoaringBitmap;
 
 use crate::{
-    codec::{self, IndexKind, RecordView},
+    codec::{self, BlockView, IndexKind, RecordView},
     journal::{Journal, ReadError, SEGMENT_RECORDS, StoredRecord},
     store::{Keyspaces, StorageError},
     trees::Trees,
     types::{Block, Offset, Record},
+    verify::Problem,
     writer::{BATCH_BYTES_MAX, Batch},
 };
 
@@ -41,10 +42,10 @@ use crate::{
 /// against 15 MB of records.
 pub(crate) const CHUNK_RECORDS: u64 = 256;
 
-/// Rows that one append writes along.
+/// Rows that one append may write along, however few its records.
 ///
-/// About a hundred kilobytes, which no append notices. A chunk of mainnet is written with the next
-/// few appends.
+/// About a hundred kilobytes, which no append notices: at the head of mainnet, a chunk is written
+/// with the next three blocks.
 const ROWS_PER_APPEND: usize = 2048;
 
 /// Addresses and topics in one chunk from which on it is not indexed but read record by record.
@@ -205,9 +206,7 @@ impl Work {
     fn see_stored(&mut self, stored: &StoredRecord) {
         assert_eq!(stored.offset(), self.next, "records are looked at in order");
         self.see(match stored.record() {
-            RecordView::Block(block) => {
-                Some(block.logs().map(|log| (log.address, log.topics().next())))
-            }
+            RecordView::Block(block) => Some(logs_of_view(&block)),
             RecordView::Revert(_) | RecordView::Outcome(_) => None,
         });
     }
@@ -258,6 +257,12 @@ fn answers<'r>(
 
 fn logs_of(block: &Block) -> impl Iterator<Item = (Address, Option<B256>)> + use<'_> {
     block.logs.iter().map(|log| (log.address, log.topics.first().copied()))
+}
+
+fn logs_of_view<'r>(
+    block: &BlockView<'r>,
+) -> impl Iterator<Item = (Address, Option<B256>)> + use<'r> {
+    block.logs().map(|log| (log.address, log.topics().next()))
 }
 
 impl Index {
@@ -366,13 +371,17 @@ impl Journal {
         Ok(Some(Planned { written, is_last }))
     }
 
-    /// Adds as many rows to an append's batch as it hardly notices.
+    /// Adds as many rows to an append's batch as it hardly notices, and at least so many that a
+    /// chunk is written before as many records as it has are appended.
     pub(crate) fn plan_rows_of_append(
         &self,
         work: &Work,
         batch: &mut Batch,
+        records: usize,
     ) -> Result<Option<Planned>, StorageError> {
-        self.plan_rows(work, batch, ROWS_PER_APPEND)
+        let rows = work.whole.front().map_or(0, |chunk| chunk.rows.len());
+        let share = rows * records / (CHUNK_RECORDS as usize / 2);
+        self.plan_rows(work, batch, share.max(ROWS_PER_APPEND))
     }
 
     /// Writes whole chunks until only `kept` are left to later appends.
@@ -421,6 +430,68 @@ impl Work {
             *self = Work::starting_at(start);
         }
     }
+}
+
+/// What was seen of a chunk while a journal is being verified.
+#[derive(Default)]
+pub(crate) struct IndexCheck {
+    chunk: Option<Offset>,
+    seen: Rows,
+}
+
+impl Journal {
+    /// Takes note of a record, and checks the chunk before it when it is the first of another one.
+    pub(crate) fn check_index(
+        &self,
+        check: &mut IndexCheck,
+        stored: &StoredRecord,
+    ) -> Result<Vec<Problem>, StorageError> {
+        let chunk = Some(chunk_start(stored.offset()));
+        let problems =
+            if check.chunk == chunk { Vec::new() } else { self.check_index_of_chunk(check)? };
+        check.chunk = chunk;
+        if let RecordView::Block(block) = stored.record() {
+            check.seen.add(stored.offset(), logs_of_view(&block));
+        }
+        Ok(problems)
+    }
+
+    /// Checks that the log index, where it says that it is whole, finds what was seen of a chunk.
+    pub(crate) fn check_index_of_chunk(
+        &self,
+        check: &mut IndexCheck,
+    ) -> Result<Vec<Problem>, StorageError> {
+        let seen = std::mem::take(&mut check.seen);
+        let Some(first) = check.chunk.take() else { return Ok(Vec::new()) };
+        let segment = first.get() / SEGMENT_RECORDS;
+        let Some(tree) = self.index().trees.all().get(&segment).cloned() else {
+            return Ok(Vec::new());
+        };
+        let snapshot = self.core().snapshot();
+        let row = |kind: IndexKind, value: &[u8]| -> Result<Option<RoaringBitmap>, StorageError> {
+            let key = codec::index_key(kind, value, first);
+            let sealed = snapshot.get(&tree, &key)?;
+            // A damaged row is noticed by whoever reads it, who then reads the records.
+            Ok(sealed.map(|sealed| codec::unseal_positions(&key, &sealed).unwrap_or_default()))
+        };
+        let Some(blocks) = row(IndexKind::Blocks, &[])? else { return Ok(Vec::new()) };
+        let mut missed = missed(&seen.blocks, &blocks);
+        for (value, positions) in &seen.values {
+            let (kind, bytes) = value.kind_and_bytes();
+            missed |= self::missed(positions, &row(kind, bytes)?.unwrap_or_default());
+        }
+        let offset = |position| Offset::new(segment * SEGMENT_RECORDS).plus(u64::from(position));
+        let problem = |position| Problem {
+            offset: offset(position),
+            what: "the log index does not find all of its logs; rebuild it".to_owned(),
+        };
+        Ok(missed.into_iter().map(problem).collect())
+    }
+}
+
+fn missed(positions: &[u16], indexed: &RoaringBitmap) -> RoaringBitmap {
+    let positions = positions.iter().map(|position| u32::from(*position));
+    positions.filter(|position| !indexed.contains(*position)).collect()
 }
 
 /// A row with room to spare: its largest bitmap has 256 positions of two bytes.

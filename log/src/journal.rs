@@ -436,7 +436,7 @@ impl Journal {
         let tail = Tail { offset, ..linker.tail };
         let mark = Mark::Chain(inner.number, offset, next_digest);
         let mut index = inner.index.work();
-        let planned = self.plan_rows_of_append(&index, &mut batch)?;
+        let planned = self.plan_rows_of_append(&index, &mut batch, records.len())?;
         // Before the batch, behind which a snapshot would wait.
         let unseen = index.is_behind(expected).then(|| inner.core.snapshot());
         let submitted = inner.core.writer.submit(batch, Some(mark));

@@ -81,6 +81,8 @@ pub struct Blocked {
     pub by: Blocker,
     /// The first record it needs.
     pub at: Offset,
+    /// That record's block time, in seconds since 1970: so far behind it is.
+    pub since: u64,
     /// Where retention would have the journal start.
     pub wanted: Offset,
 }
@@ -183,12 +185,14 @@ impl Journal {
                 bytes += self.remove_before(cut, &snapshot)?;
             }
         }
-        let blocked = needed.filter(|(_, at)| segment_start(*at) < wanted);
-        Ok(Retained {
-            removed: first..self.start(),
-            bytes,
-            blocked: blocked.map(|(by, at)| Blocked { by, at, wanted }),
-        })
+        let blocked = match needed.filter(|(_, at)| segment_start(*at) < wanted) {
+            Some((by, at)) => {
+                let since = self.time_from(at, &snapshot)?.unwrap_or_default();
+                Some(Blocked { by, at, since, wanted })
+            }
+            None => None,
+        };
+        Ok(Retained { removed: first..self.start(), bytes, blocked })
     }
 
     /// How far retention is from being held up.

@@ -59,7 +59,7 @@ pub const FORMAT: u32 = 3;
 const CACHE_BYTES: u64 = 32 << 20;
 
 /// Memory of each tree's unsorted writes. The engine's worst case is five of these per tree
-/// written, and a lane and its chain write eleven trees at most.
+/// written, and a lane and its chain write twelve trees at most.
 const MEMTABLE_BYTES: u64 = 4 << 20;
 
 /// How much write-ahead log may wait for its trees to be flushed, which is what a start after a

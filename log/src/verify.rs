@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::{
     codec::RecordView,
+    index::IndexCheck,
     journal::{Journal, ReadError},
     store::StorageError,
     types::{BlockRef, Digest, Offset},
@@ -13,10 +14,19 @@ use crate::{
 const PROBLEMS_MAX: usize = 100;
 
 /// What a verification found.
+///
+/// `previous` and `digest` pin the range: every record carries its offset and the digest of the
+/// one before it, so no record between them can be another without `digest` being another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// The records that were read.
+    /// The records that were read: what was asked for, as far as it is still there.
     pub range: (Offset, Offset),
+    /// Digest of the record before the first, [`Digest::ZERO`] at offset 0 and while none was read.
+    pub previous: Digest,
+    /// The first block of the range, abandoned or not.
+    pub first: Option<BlockRef>,
+    /// The last block of the range, abandoned or not.
+    pub last: Option<BlockRef>,
     /// How many of them are blocks.
     pub blocks: u64,
     /// How many are reverts.
@@ -46,17 +56,23 @@ pub struct Problem {
 
 impl Journal {
     /// Reads a range and checks that every record is there, intact, chained by digest to the one
-    /// before it and linked by parent hash, and that the block index finds it.
+    /// before it and linked by parent hash, and that block index and log index find it.
     ///
-    /// `check` adds what the caller knows about a record, such as header hashes and blooms.
+    /// Nothing of the range is removed meanwhile. `check` adds what the caller knows about a record, such as header hashes and blooms.
     pub fn verify(
         &self,
         range: Range<Offset>,
         mut check: impl FnMut(&RecordView<'_>) -> Result<(), String>,
     ) -> Result<Verification, StorageError> {
+        let _hold = self.hold(range.start);
+        let start = self.starts();
         let end = range.end.min(self.tail().offset);
+        let first = range.start.max(start.offset).min(end);
         let mut report = Verification {
-            range: (range.start, end),
+            range: (first, end),
+            previous: Digest::ZERO,
+            first: None,
+            last: None,
             blocks: 0,
             reverts: 0,
             outcomes: 0,
@@ -66,9 +82,10 @@ impl Journal {
             head: None,
             problems: Vec::new(),
         };
-        let mut previous = (range.start == Offset::START).then_some(Digest::ZERO);
-        let mut next = range.start;
-        for stored in self.read(range.start..end) {
+        let mut previous = (first == start.offset).then_some(start.previous);
+        let mut indexed = IndexCheck::default();
+        let mut next = first;
+        for stored in self.read(first..end) {
             let offset = next;
             next = next.plus(1);
             let stored = match stored {
@@ -84,6 +101,10 @@ impl Journal {
                 report.add(offset, "does not carry the digest of the record before it".to_owned());
             }
             let record = stored.record();
+            if offset == first {
+                report.previous = stored.previous();
+            }
+            report.extend(self.check_index(&mut indexed, &stored)?);
             if let Err(what) = self.check_links(&record, offset, report.head)? {
                 report.add(offset, what);
             }
@@ -96,6 +117,8 @@ impl Journal {
             report.digest = stored.digest();
             previous = Some(report.digest);
         }
+        report.extend(self.check_index_of_chunk(&mut indexed)?);
+        report.problems.sort_by_key(|problem| problem.offset);
         Ok(report)
     }
 
@@ -145,10 +168,16 @@ impl Verification {
         }
     }
 
+    fn extend(&mut self, problems: Vec<Problem>) {
+        problems.into_iter().for_each(|problem| self.add(problem.offset, problem.what));
+    }
+
     fn count(&mut self, record: &RecordView<'_>) {
         match record {
             RecordView::Block(block) => {
                 self.blocks += 1;
+                self.first = self.first.or(Some(block.this));
+                self.last = Some(block.this);
                 self.logs += u64::from(block.log_count());
             }
             RecordView::Revert(_) => self.reverts += 1,

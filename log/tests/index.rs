@@ -295,3 +295,39 @@ fn an_index_that_outlived_its_records_is_dropped() {
         check(&journal, &all, &mut rng, "after the loss");
     }
 }
+
+#[test]
+fn a_verification_names_the_blocks_that_the_index_does_not_find() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let all = records(seed, 700);
+    let dir = tempfile::tempdir().unwrap();
+    append_some(&journal(&open(dir.path())), &all, &mut rng, 80);
+    let mut expected = BTreeSet::new();
+    with_engine(dir.path(), |database| {
+        let index = common::keyspace(database, "index-00000-00000000");
+        let key = fjall::Guard::key(index.iter().next().unwrap()).unwrap();
+        // Kind 0, an address, the first record of the chunk.
+        let lost = Address::from_slice(&key[1..21]);
+        let first = usize::try_from(u64::from_be_bytes(key[21..].try_into().unwrap())).unwrap();
+        for (offset, record) in all.iter().enumerate().skip(first).take(256) {
+            if let Record::Block(block) = record
+                && block.logs.iter().any(|log| log.address == lost)
+            {
+                expected.insert(offset as u64);
+            }
+        }
+        index.remove(key).unwrap();
+    });
+    let journal = journal(&open(dir.path()));
+    let verify = |range| journal.verify(range, |_| Ok(())).unwrap();
+    let tail = journal.tail().offset;
+    let report = verify(Offset::START..tail);
+    let named: BTreeSet<u64> = report.problems.iter().map(|problem| problem.offset.get()).collect();
+    assert!(!expected.is_empty() && named == expected, "{named:?}, not {expected:?}");
+    let last = Offset::new(*expected.last().unwrap());
+    assert_eq!(verify(last..last.plus(1)).problems.len(), 1);
+    assert!(verify(last.plus(1)..tail).is_clean());
+    journal.reindex(|_| ()).unwrap();
+    assert!(verify(Offset::START..tail).is_clean());
+}

@@ -7,8 +7,8 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::{append_all, block, block_ref, forked, journal, open, seed, straight};
 use shepherd_log::{
-    AppendError, BlockRef, GenesisError, JournalError, LinkProblem, Offset, Record, Retention,
-    Revert, Store, TimedBlock,
+    AppendError, BlockRef, Digest, GenesisError, JournalError, LinkProblem, Offset, Record,
+    Retention, Revert, Store, TimedBlock,
 };
 
 #[test]
@@ -312,4 +312,33 @@ fn a_journal_says_what_it_holds() {
     assert_eq!(stat.last, timed(forked.canonical.last().unwrap()));
     assert_eq!(stat.segments.len(), 1);
     assert_eq!(stat.segments[0].range, Offset::START..stat.tail);
+}
+
+#[test]
+fn verifications_of_ranges_that_join_pin_the_same_records_as_one_of_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let forked = forked(seed(), 300, 5);
+    let journal = journal(&open(dir.path()));
+    append_all(&journal, &forked.records);
+    let verify = |first, end| {
+        let report = journal.verify(Offset::new(first)..Offset::new(end), |_| Ok(())).unwrap();
+        assert!(report.is_clean(), "{:?}", report.problems);
+        report
+    };
+    let (whole, left, right) = (verify(0, 999), verify(0, 100), verify(100, 999));
+    assert_eq!(whole.range, (Offset::START, journal.tail().offset));
+    assert_eq!((left.previous, left.digest), (Digest::ZERO, right.previous));
+    assert_eq!((right.digest, right.head, right.last), (whole.digest, whole.head, whole.last));
+    assert_eq!((left.first, left.blocks + right.blocks), (whole.first, whole.blocks));
+    assert_eq!(left.logs + right.logs, whole.logs);
+    let blocks: Vec<BlockRef> = forked
+        .records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Block(block) => Some(block.header.this),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(whole.first, blocks.first().copied());
+    assert_eq!(whole.last, blocks.last().copied());
 }

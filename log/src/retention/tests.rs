@@ -9,6 +9,7 @@ use std::{
     path::Path,
 };
 
+use alloy_primitives::B256;
 use common::{
     append_all, block_ref, copy, cut_log, forked, journal, lower_the_mark, open, options, outcome,
     seed, step, straight, write_ahead_log, written_bytes,
@@ -266,6 +267,7 @@ fn an_unsettled_effect_and_a_hold_keep_their_records() {
     let blocked = retained.blocked.expect("the effect blocks");
     let lane_id = lane.id().clone();
     assert_eq!((blocked.by, blocked.at), (Blocker::Effect(lane_id), Offset::new(700)));
+    assert_eq!(blocked.since, common::block(block_ref(700, 0), B256::ZERO, 0).header.timestamp);
 
     let outbox = lane.outbox();
     let id = outbox.unsettled()[0].id;
