@@ -19,7 +19,19 @@ const EMITTER: Address = Address::repeat_byte(0xee);
 
 impl Devnet {
     async fn start() -> Devnet {
-        let anvil = Anvil::start(Options::default()).await.unwrap();
+        Devnet::with(Options::default()).await
+    }
+
+    /// A node whose blocks depend on nothing but what it is told to put into them.
+    async fn deterministic() -> Devnet {
+        let time = Some(1_700_000_000);
+        let options =
+            Options { genesis_time: time, seconds_per_block: Some(1), ..Options::default() };
+        Devnet::with(options).await
+    }
+
+    async fn with(options: Options) -> Devnet {
+        let anvil = Anvil::start(options).await.unwrap();
         // Three times: LOG1 without data, whose topic is the number of gas left.
         let code = "0x5a60006000a15a60006000a15a60006000a100";
         anvil.set_code(EMITTER, code.parse().unwrap()).await.unwrap();
@@ -89,6 +101,32 @@ async fn a_chain_is_followed_over_a_websocket_alone() {
     devnet.until_journaled(&disk).await;
     following.stop().await;
     devnet.assert_same_chain(&disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_node_that_lags_neither_holds_the_chain_nor_takes_it_back() {
+    // Two nodes to which the same happens have the same chain.
+    let (lagging, ahead) = (Devnet::deterministic().await, Devnet::deterministic().await);
+    lagging.mine(5, 2).await;
+    ahead.mine(5, 2).await;
+    assert_eq!(lagging.anvil.head().await.unwrap().hash, ahead.anvil.head().await.unwrap().hash);
+    let (first, second) = (lagging.anvil.http_url(), ahead.anvil.http_url());
+    let pool = pool(ahead.anvil.chain_id(), &[first.as_str(), second.as_str()]);
+    let disk = Disk::new(ahead.anvil.chain_id());
+    let mut following = Following::start(&disk, &pool, config());
+    for blocks in [1, 3, 20] {
+        ahead.mine(blocks, 2).await;
+        ahead.until_journaled(&disk).await;
+    }
+    following.until("told who lags", |status| !status.lagging.is_empty()).await;
+    // It goes its own way now, for a few blocks.
+    lagging.mine(3, 1).await;
+    ahead.mine(1, 2).await;
+    ahead.until_journaled(&disk).await;
+    following.until_following().await;
+    following.stop().await;
+    ahead.assert_same_chain(&disk).await;
+    assert_eq!(disk.replay().1, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

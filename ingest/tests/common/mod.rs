@@ -129,6 +129,11 @@ impl Following {
         assert!(arrived, "not {what}: {:?}", *self.status.borrow());
     }
 
+    /// What the follower does now.
+    pub fn state(&self) -> ChainState {
+        self.status.borrow().state.clone()
+    }
+
     pub async fn until_following(&mut self) {
         self.until("following", |status| status.state == ChainState::Following).await;
     }

@@ -14,9 +14,11 @@ use std::{
 use alloy::consensus::{Header, Receipt, ReceiptEnvelope, TxType, proofs::calculate_receipt_root};
 use alloy_primitives::{Address, B256, Bloom, Bytes, LogData, keccak256};
 use serde_json::{Value, json};
+use shepherd_log::BlockRef;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -78,6 +80,12 @@ pub struct ScriptedBlock {
     receipts_json: Arc<str>,
 }
 
+impl ScriptedBlock {
+    pub fn reference(&self) -> BlockRef {
+        BlockRef { number: self.number, hash: self.hash }
+    }
+}
+
 struct Script {
     chain_id: u64,
     /// The canonical chain from genesis.
@@ -99,6 +107,8 @@ struct Script {
     /// Blocks of each range of logs that was asked for.
     ranges: Vec<u64>,
     calls: HashMap<String, usize>,
+    /// How often it was asked for the finalized block.
+    asked_what_is_final: watch::Sender<usize>,
     messages: usize,
 }
 
@@ -120,6 +130,7 @@ impl Node {
             range_cut: None,
             ranges: Vec::new(),
             calls: HashMap::new(),
+            asked_what_is_final: watch::Sender::new(0),
             messages: 0,
         };
         script.push(0);
@@ -193,6 +204,16 @@ impl Node {
     /// Knows the tag `finalized` from now on, as the block of this height.
     pub fn finalize(&self, number: u64) {
         self.script().finalized = Some(number);
+    }
+
+    pub fn asked_what_is_final(&self) -> usize {
+        *self.script().asked_what_is_final.borrow()
+    }
+
+    /// Waits until it was asked that often for the finalized block.
+    pub async fn until_asked_what_is_final(&self, times: usize) {
+        let mut asked = self.script().asked_what_is_final.subscribe();
+        asked.wait_for(|asked| times <= *asked).await.unwrap();
     }
 
     /// Knows the same chain as another node from now on.
@@ -451,7 +472,10 @@ impl Script {
             let honest = self.honest(method, &call["params"]);
             // What is final is asked beside everything else, and must not take another's fault.
             let fault = match call["params"][0] == "finalized" {
-                true => None,
+                true => {
+                    self.asked_what_is_final.send_modify(|times| *times += 1);
+                    None
+                }
                 false => self.fault(method),
             };
             let content = match fault {
