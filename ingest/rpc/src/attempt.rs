@@ -8,7 +8,6 @@
 
 use std::{
     collections::VecDeque,
-    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -45,7 +44,7 @@ impl Pool {
         let mut failures = Vec::new();
         while let Some(first) = untried.pop_front() {
             let first = Question::new(self, EndpointId(first), kind);
-            let mut answer = pin!(ask(first.id));
+            let mut answer = Box::pin(ask(first.id));
             let outcome = match timeout(first.wait(), &mut answer).await {
                 Ok(outcome) => outcome,
                 Err(_) => match self.second(first.id, calls.len(), &untried) {
@@ -53,7 +52,7 @@ impl Pool {
                     Some(second) => {
                         untried.retain(|&place| place != second.0);
                         let second = Question::new(self, second, kind);
-                        match race(first, answer, second, pin!(ask(second.id))).await {
+                        match race(first, answer, second, Box::pin(ask(second.id))).await {
                             Ok(answered) => return Ok(answered),
                             Err(both) => {
                                 failures.extend(both);
@@ -132,8 +131,10 @@ async fn race<T, E>(
     let hedge = second.endpoint.hedge();
     let (first_failure, second_failure) = match select(first_answer, second_answer).await {
         Either::Left((Ok(answer), _)) => return Ok(first.answered(answer)),
-        Either::Right((Ok(answer), _)) => {
+        Either::Right((Ok(answer), unanswered)) => {
             hedge.won();
+            // Before anybody waits for a lock that it may hold.
+            drop(unanswered);
             first.overtaken().await;
             return Ok(second.answered(answer));
         }
