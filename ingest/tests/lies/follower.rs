@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use alloy_primitives::B256;
 use prometheus_client::registry::Registry;
-use shepherd_ingest::{ChainStatus, Config, FollowError, Metrics, follow};
+use shepherd_ingest::{ChainStatus, Config, FollowError, Metrics, Progress, Until, follow, ingest};
 use shepherd_log::{Journal, Options, Store};
 use shepherd_node::Oracle;
 use shepherd_rpc::{Pool, Redacted};
@@ -85,6 +85,7 @@ pub struct Follower {
     pub disk: Disk,
     urls: Vec<Redacted>,
     config: Config,
+    ingests: bool,
     working: Working,
     pub restarts: usize,
 }
@@ -97,17 +98,18 @@ struct Working {
 }
 
 impl Follower {
-    pub fn start(chain_id: u64, urls: Vec<Redacted>, config: Config) -> Follower {
+    /// Begins to follow. With `ingests`, at each start what is missing is ingested as history first.
+    pub fn start(chain_id: u64, urls: Vec<Redacted>, config: Config, ingests: bool) -> Follower {
         let disk = Disk::new(chain_id);
-        let working = Working::start(&disk, &urls, &config);
-        Follower { disk, urls, config, working, restarts: 0 }
+        let working = Working::start(&disk, &urls, &config, ingests);
+        Follower { disk, urls, config, ingests, working, restarts: 0 }
     }
 
     /// Stops, closes the store, and takes up where the journal ends.
     pub async fn restart(mut self) -> Result<Follower, String> {
         self.working.stop().await?;
         self.disk = self.disk.reopen();
-        self.working = Working::start(&self.disk, &self.urls, &self.config);
+        self.working = Working::start(&self.disk, &self.urls, &self.config, self.ingests);
         self.restarts += 1;
         Ok(self)
     }
@@ -158,7 +160,7 @@ impl Follower {
 }
 
 impl Working {
-    fn start(disk: &Disk, urls: &[Redacted], config: &Config) -> Working {
+    fn start(disk: &Disk, urls: &[Redacted], config: &Config, ingests: bool) -> Working {
         let options = shepherd_rpc::Options {
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_millis(300),
@@ -174,13 +176,22 @@ impl Working {
         let (sender, status) = watch::channel(ChainStatus::starting());
         let shutdown = CancellationToken::new();
         let metrics = Metrics::new(&mut Registry::default());
-        let follow =
-            follow(disk.journal.clone(), pool, config.clone(), sender, metrics, shutdown.clone());
+        let journal = disk.journal.clone();
+        let (config, stop) = (config.clone(), shutdown.clone());
+        let work = async move {
+            if ingests {
+                let progress = watch::channel(Progress::default()).0;
+                let (journal, pool, config) = (journal.clone(), pool.clone(), config.clone());
+                let (metrics, stop) = (metrics.clone(), stop.clone());
+                ingest(journal, pool, config, Until::Head, progress, metrics, stop).await?;
+            }
+            follow(journal, pool, config, sender, metrics, stop).await
+        };
         let ended = CancellationToken::new();
         let ends = ended.clone().drop_guard();
         let task = tokio::spawn(async move {
             let _ends = ends;
-            follow.await
+            work.await
         });
         Working { task, shutdown, ended, status }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use shepherd_ingest::{Config, Start, Trust};
+use shepherd_ingest::{Config, Finality, Start, Trust};
 use shepherd_node::{Chain, Limits, Node, Notice, Oracle, Script, Shape, Told};
 
 use crate::{
@@ -95,6 +95,14 @@ pub async fn history(seed: u64) -> Result<History, String> {
         start: Start::Block(start),
         reorg_depth_max: REORG_DEPTH_MAX,
         trust,
+        finality: match random.random_bool(0.5) {
+            true => Finality::Tag,
+            false => Finality::Depth(REORG_DEPTH_MAX),
+        },
+        quorum: match random.random_bool(0.25) {
+            true => endpoints,
+            false => 1,
+        },
         poll_interval: Duration::from_millis(2),
         fetch_parallel: random.random_range(1..=4),
         batch_blocks_max: random.random_range(1..12),
@@ -103,7 +111,8 @@ pub async fn history(seed: u64) -> Result<History, String> {
         ..Config::default()
     };
     let mut steps = Vec::new();
-    let follower = Follower::start(chain_id, urls, config);
+    let ingests = random.random_bool(0.3);
+    let follower = Follower::start(chain_id, urls, config, ingests);
     let outcome = run(&mut random, &oracle, &nodes, follower, start, trust, &mut steps).await;
     let lies: Vec<Vec<Told>> = nodes.iter().map(Node::confession).collect();
     match outcome {

@@ -282,6 +282,8 @@ fn header(block: &Block) -> consensus::Header {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -327,5 +329,31 @@ mod tests {
         chain.reorg(100, 1);
         assert_eq!(chain.head().number, 1, "the genesis block stays");
         assert_eq!(chain.produced(), 11 + 2 + 1 + 1);
+    }
+
+    #[test]
+    fn mainnet_is_dense_and_a_few_contracts_and_events_are_in_most_of_its_logs() {
+        let chain = Chain::new(Shape::mainnet(1, 30));
+        let mut contracts = BTreeMap::<Address, usize>::new();
+        let mut events = BTreeMap::<B256, usize>::new();
+        let mut logs = 0;
+        for number in 1..=30 {
+            let block = chain.canonical(number).expect("it was produced");
+            assert!((200..=400).contains(&block.logs), "{}", block.logs);
+            assert!((60..500).contains(&block.transactions), "{}", block.transactions);
+            for log in chain.logs(block) {
+                *contracts.entry(log.address).or_default() += 1;
+                log.topics.first().into_iter().for_each(|t| *events.entry(*t).or_default() += 1);
+                logs += 1;
+            }
+        }
+        let most = |mut counts: Vec<usize>| {
+            counts.sort_unstable();
+            counts.iter().rev().take(10).sum::<usize>() * 100 / logs
+        };
+        let of_contracts = most(contracts.into_values().collect());
+        let of_events = most(events.into_values().collect());
+        assert!((20..50).contains(&of_contracts), "{of_contracts} % are of ten contracts");
+        assert!((85..97).contains(&of_events), "{of_events} % are of ten events");
     }
 }

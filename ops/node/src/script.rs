@@ -149,9 +149,9 @@ impl Liar {
     pub(crate) fn lie(&self, occasion: Occasion<'_>) -> Option<(Lie, StdRng)> {
         let mut state = self.state();
         let State { random, left, slow_left, ordered, .. } = &mut *state;
-        if let Some(at) = ordered.iter().position(|lie| occasion.fits(*lie)) {
-            let lie = ordered.remove(at).expect("it was just found");
-            return Some((lie, StdRng::seed_from_u64(random.random())));
+        // It stays ordered until it is told: there may be nothing to lie about yet.
+        if let Some(lie) = ordered.iter().find(|lie| occasion.fits(**lie)) {
+            return Some((*lie, StdRng::seed_from_u64(random.random())));
         }
         if *left == 0 || random.random_range(0..1000) >= self.script.per_mille {
             return None;
@@ -168,7 +168,10 @@ impl Liar {
     /// Remembers that a lie was told.
     pub(crate) fn told(&self, lie: Lie, about: &str) {
         let mut state = self.state();
-        state.left = state.left.saturating_sub(1);
+        match state.ordered.iter().position(|ordered| *ordered == lie) {
+            Some(at) => drop(state.ordered.remove(at)),
+            None => state.left = state.left.saturating_sub(1),
+        }
         state.told.push(Told { lie, about: about.to_owned() });
     }
 
