@@ -152,7 +152,9 @@ impl Copy<'_> {
         let origin = Origin::Record(stored.offset());
         match stored.record() {
             RecordView::Block(block) => {
-                self.intake.block(block.to_block(), &origin)?;
+                let owned = block.to_block();
+                self.intake.verify(&owned, &origin)?;
+                self.intake.take(owned)?;
                 self.meter.block(block.this.number, u64::from(block.log_count()));
             }
             RecordView::Revert(revert) => {

@@ -24,6 +24,7 @@ use crate::{
     claims::{Claim, Claims},
     files::Files,
     intake::{Intake, IntakeError, Origin},
+    logs_digest::LogsDigest,
     progress::Meter,
     rows::RowsError,
 };
@@ -101,6 +102,14 @@ pub enum ImportError {
         in_file: B256,
         /// Theirs.
         at_endpoint: B256,
+    },
+    /// A file of ours was damaged or changed.
+    #[error("the logs of block {block} in {path} are not those that were exported")]
+    LogsDigest {
+        /// The block.
+        block: BlockRef,
+        /// The file.
+        path: PathBuf,
     },
     /// The files begin too late.
     #[error("the journal goes on at block {next}, and the files begin at block {first}: blocks {next} to {} are missing", .first - 1)]
@@ -233,14 +242,21 @@ fn take_one(intake: &mut Intake, Ready { claim, header }: Ready) -> Result<(), I
         let (path, at_endpoint) = (claim.header_path, this.hash);
         return Err(ImportError::OtherBlock { number: this.number, path, in_file, at_endpoint });
     }
-    let origin = Origin::File(claim.logs_path.clone());
-    match claim.join(header) {
-        Ok(block) => intake.block(block, &origin)?,
+    let path = claim.logs_path.clone();
+    let expected = claim.row.as_ref().and_then(|row| row.logs_digest);
+    let origin = Origin::File(path.clone());
+    let block = match claim.join(header) {
+        Ok(block) => block,
         Err(source) => {
             let source = Box::new(source);
             return Err(IntakeError::Block { block: this, origin, source }.into());
         }
+    };
+    intake.verify(&block, &origin)?;
+    if expected.is_some_and(|expected| expected != LogsDigest::of_logs(&block.logs)) {
+        return Err(ImportError::LogsDigest { block: this, path });
     }
+    intake.take(block)?;
     Ok(())
 }
 

@@ -109,9 +109,9 @@ impl Intake {
         self.head.map(|head| head.this)
     }
 
-    /// Takes the block after the head.
-    pub fn block(&mut self, block: Block, origin: &Origin) -> Result<(), IntakeError> {
-        let Header { this, parent, timestamp, .. } = block.header;
+    /// Holds a block to everything that the block after the head must be.
+    pub fn verify(&self, block: &Block, origin: &Origin) -> Result<(), IntakeError> {
+        let Header { this, parent, .. } = block.header;
         let wrong = |source| {
             let source = Box::new(source);
             IntakeError::Block { block: this, origin: origin.clone(), source }
@@ -123,7 +123,12 @@ impl Intake {
             }
             verify_time(&block.header, head.timestamp).map_err(wrong)?;
         }
-        verify_block(&block, self.checks).map_err(wrong)?;
+        verify_block(block, self.checks).map_err(wrong)
+    }
+
+    /// Takes the block after the head, which must have been verified.
+    pub fn take(&mut self, block: Block) -> Result<(), IntakeError> {
+        let Header { this, timestamp, .. } = block.header;
         let bytes = size(&block);
         self.push(Record::Block(block), bytes)?;
         self.head = Some(Head { this, timestamp });

@@ -17,6 +17,7 @@ mod files;
 mod import;
 mod intake;
 mod json;
+mod logs_digest;
 mod progress;
 mod rows;
 mod stretch;

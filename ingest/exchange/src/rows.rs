@@ -1,17 +1,26 @@
 //! Reading the rows of a table, file after file, in memory that does not grow with them.
 
-use std::{collections::VecDeque, fs::File, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use alloy_primitives::{Address, B256, Bytes};
 use arrow_array::{Array, BooleanArray, RecordBatch};
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+        arrow_reader::{
+            ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+        },
     },
     errors::ParquetError,
 };
-use shepherd_log::Log;
+use shepherd_log::{Digest, Log};
 
 use crate::{
     column::{Binary, Numbers, ValueProblem, flags},
@@ -40,6 +49,12 @@ pub enum RowsError {
         path: PathBuf,
         /// How.
         source: ParquetError,
+    },
+    /// It is damaged in a way that the Parquet reader did not expect.
+    #[error("{path} cannot be read as Parquet: the reader gave up, the file is damaged")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
     },
     /// A column is missing, or not of a type that it can have.
     #[error("{path} has no column `{column}` of a type we know: export it again with that column")]
@@ -139,6 +154,7 @@ pub(crate) struct BlockRow {
     pub parent: Option<B256>,
     pub timestamp: Option<u64>,
     pub rlp: Option<Bytes>,
+    pub logs_digest: Option<Digest>,
 }
 
 /// What a row of the logs table says.
@@ -213,6 +229,7 @@ pub(crate) struct BlockColumns {
     parent: Option<Binary>,
     timestamp: Option<Numbers>,
     rlp: Option<Binary>,
+    logs_digest: Option<Binary>,
 }
 
 impl Row for BlockRow {
@@ -226,6 +243,7 @@ impl Row for BlockRow {
         "parent_hash",
         "timestamp",
         "header_rlp",
+        "logs_digest",
         "chain_id",
         "abandoned",
     ];
@@ -237,6 +255,7 @@ impl Row for BlockRow {
             parent: optional(batch, "parent_hash", Binary::of)?,
             timestamp: optional(batch, "timestamp", Numbers::of)?,
             rlp: optional(batch, "header_rlp", Binary::of)?,
+            logs_digest: optional(batch, "logs_digest", Binary::of)?,
         })
     }
 
@@ -255,6 +274,7 @@ impl Row for BlockRow {
             parent: hash(&columns.parent, "parent_hash")?,
             timestamp: timestamp.map_err(in_column("timestamp"))?,
             rlp: rlp.map_err(in_column("header_rlp"))?.map(|rlp| rlp.into_owned().into()),
+            logs_digest: hash(&columns.logs_digest, "logs_digest")?.map(|hash| Digest(hash.0)),
         })
     }
 }
@@ -403,13 +423,25 @@ impl<R: Row> Rows<R> {
     }
 }
 
+/// Runs the Parquet reader, which panics over some damaged files. It is not used again then.
+fn guarded<T>(file: &TableFile, read: impl FnOnce() -> T) -> Result<T, RowsError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .map_err(|_| RowsError::Unreadable { path: file.path.clone() })
+}
+
 impl<R: Row> OpenFile<R> {
     fn open(file: TableFile) -> Result<OpenFile<R>, RowsError> {
         let path = || file.path.clone();
         let opened =
             File::open(&file.path).map_err(|source| RowsError::Open { path: path(), source })?;
         let damaged = |source| RowsError::Parquet { path: path(), source };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(damaged)?;
+        // Types are those of the Parquet schema alone: the arrow schema that writers add beside it
+        // may say that bytes are text, and the reader takes its word.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let builder = guarded(&file, || {
+            ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options)
+        })?;
+        let builder = builder.map_err(damaged)?;
         let description = Description::of(builder.metadata());
         if description.is_some_and(|description| description.filter.is_some()) {
             return Err(RowsError::Filtered { path: path() });
@@ -421,7 +453,7 @@ impl<R: Row> OpenFile<R> {
         // A file without rows has its columns all the same.
         let empty = RecordBatch::new_empty(Arc::clone(builder.schema()));
         R::columns(&empty).map_err(|column| RowsError::Column { path: path(), column })?;
-        let batches = builder.build().map_err(damaged)?;
+        let batches = guarded(&file, || builder.build())?.map_err(damaged)?;
         Ok(OpenFile { file, batches, batch: None, read: 0, previous: None, previous_counted: None })
     }
 
@@ -431,7 +463,8 @@ impl<R: Row> OpenFile<R> {
             let batch = match &mut self.batch {
                 Some(batch) if batch.next < batch.rows => batch,
                 _ => {
-                    let Some(next) = self.batches.next() else { return Ok(None) };
+                    let next = guarded(&self.file, || self.batches.next())?;
+                    let Some(next) = next else { return Ok(None) };
                     let next = next.map_err(|error| RowsError::Parquet {
                         path: path(),
                         source: ParquetError::ArrowError(error.to_string()),

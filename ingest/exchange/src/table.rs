@@ -15,11 +15,13 @@
 //! | `base_fee_per_gas` | u64 or null | `data` | binary |
 //! | `chain_id` | u64 | `chain_id` | u64 |
 //! | `header_rlp` (ours) | binary | | |
+//! | `logs_digest` (ours) | binary | | |
 //! | `abandoned` (ours, on demand) | boolean | `abandoned` (ours, on demand) | boolean |
 //!
 //! `header_rlp` is what the block's hash is made of: with it a file can be imported again without
 //! asking anyone. `author`, `gas_used`, `extra_data` and `base_fee_per_gas` are read from it, and
-//! null where it is no header that we know.
+//! null where it is no header that we know. `logs_digest` is over all logs of the block, see
+//! [`logs_digest`](crate::logs_digest).
 
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use shepherd_log::{BlockRef, BlockView, LogView};
 
-use crate::Table;
+use crate::{Table, logs_digest::LogsDigest};
 
 /// A number that a column cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +61,7 @@ fn schema(table: Table, with_abandoned: bool) -> SchemaRef {
             Field::new("base_fee_per_gas", UInt64, true),
             Field::new("chain_id", UInt64, false),
             Field::new("header_rlp", Binary, false),
+            Field::new("logs_digest", Binary, false),
         ],
         Table::Logs => vec![
             Field::new("block_number", UInt32, false),
@@ -107,6 +110,7 @@ pub(crate) struct BlockRows {
     timestamp: UInt32Builder,
     base_fee: UInt64Builder,
     rlp: BinaryBuilder,
+    logs_digest: BinaryBuilder,
     abandoned: BooleanBuilder,
     rows: usize,
 }
@@ -124,6 +128,7 @@ impl BlockRows {
             timestamp: UInt32Builder::new(),
             base_fee: UInt64Builder::new(),
             rlp: BinaryBuilder::new(),
+            logs_digest: BinaryBuilder::new(),
             abandoned: BooleanBuilder::new(),
             rows: 0,
         }
@@ -147,6 +152,7 @@ impl BlockRows {
         self.timestamp.append_value(timestamp);
         self.base_fee.append_option(header.and_then(|header| header.base_fee_per_gas));
         self.rlp.append_value(block.rlp);
+        self.logs_digest.append_value(LogsDigest::of_views(block.logs()).0);
         self.abandoned.append_value(abandoned);
         self.rows += 1;
         Ok(())
@@ -160,7 +166,7 @@ impl BlockRows {
     pub fn take(&mut self) -> RecordBatch {
         let BlockRows { common, rows, .. } = *self;
         let mut full = std::mem::replace(self, BlockRows::new(common));
-        let columns: [ArrayRef; 10] = [
+        let columns: [ArrayRef; 11] = [
             Arc::new(full.hash.finish()),
             Arc::new(full.parent.finish()),
             Arc::new(full.author.finish()),
@@ -171,6 +177,7 @@ impl BlockRows {
             Arc::new(full.base_fee.finish()),
             chain_ids(common, rows),
             Arc::new(full.rlp.finish()),
+            Arc::new(full.logs_digest.finish()),
         ];
         let columns = columns.into_iter().chain(abandoned_column(full.abandoned, common));
         RecordBatch::try_new(BlockRows::schema(common), columns.collect())
