@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!            ┌─ endpoint ── http ──▶ node
-//!   Pool ────┼─ endpoint ── http ──▶ provider      the first that is ready answers
+//!   Pool ────┼─ endpoint ── http ──▶ provider      the best answers, or the next when it is slow
 //!            └─ endpoint ── ws ────▶ node          also says when to look for a new head
 //! ```
 //!
+//! The order is by what speaks against an endpoint (it rests, lied, lags, is at its rate), then by
+//! its configured priority, then by how it answered lately ([`EndpointStatus`] shows all of that).
 //! An endpoint is asked for its chain id and its genesis each time it is connected to, rests
 //! after a failure for longer and longer, and is named by scheme and host alone: the rest of
 //! its URL is a secret.
@@ -28,13 +30,13 @@ mod pool;
 mod read;
 mod redacted;
 mod spec;
+mod status;
 mod web;
 mod wire;
 mod ws;
 
 pub use capabilities::{ArchiveDepth, Capabilities};
 pub use distrust::Evidence;
-pub use endpoint::{BudgetStatus, EndpointState, EndpointStatus};
 pub use failure::{Failure, PoolError, in_words};
 pub use heads::Heads;
 pub use identity::{ChainMismatch, Sighting};
@@ -44,5 +46,6 @@ pub use pool::{Batch, EndpointCheck, EndpointId, Options, Pool};
 pub use read::{CALL_GAS, ChainAnswer, ChainRequest, Meaning, ReadFailed, classify};
 pub use redacted::{InvalidEndpoint, Redacted};
 pub use spec::{Budget, EndpointSpec};
+pub use status::{BudgetStatus, EndpointState, EndpointStatus};
 pub use web::{Web, WebAnswer, WebRequest};
 pub use wire::{Answer, Call, RpcError};

@@ -34,7 +34,7 @@ pub(crate) enum Standing {
 const PASSING: f64 = 1.25;
 
 /// An endpoint about which too little is known passes one whose score is worse than this: half a
-/// second, or ever other call a failure.
+/// second, or every other call a failure.
 const POOR: f64 = 0.35;
 
 /// The places of endpoints, best first, by standing, priority and score. Of equals the one given

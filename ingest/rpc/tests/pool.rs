@@ -1,18 +1,15 @@
 //! What a pool promises, against a node that breaks the rules.
 
-#[path = "../../tests/scripted/mod.rs"]
-mod scripted;
+mod server;
 
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
-use scripted::{Nasty, Node};
 use serde_json::json;
+use server::{CHAIN_ID, Fault, Server};
 use shepherd_rpc::{
     Call, ChainMismatch, EndpointState, Failure, Metrics, Options, Pool, PoolError, RpcError,
 };
-
-const CHAIN_ID: u64 = 31337;
 
 fn options() -> Options {
     Options {
@@ -51,8 +48,8 @@ fn numbers(answers: &[Result<shepherd_rpc::Answer, RpcError>]) -> Vec<Option<Str
 
 #[tokio::test]
 async fn a_batch_is_answered_in_the_order_of_its_calls() {
-    let node = Node::start(CHAIN_ID).await;
-    node.extend(250, 0);
+    let node = Server::start().await;
+    node.state().head = 250;
     let pool = pool(&[node.url()], options());
     let batch = pool.batch(&heights(1..253)).await.unwrap();
     let expected: Vec<_> = (1..253).map(|n| (n <= 250).then(|| format!("{n:#x}"))).collect();
@@ -64,12 +61,12 @@ async fn a_batch_is_answered_in_the_order_of_its_calls() {
 
 #[tokio::test]
 async fn answers_may_come_in_any_order_and_incomplete() {
-    for fault in [Nasty::Shuffled, Nasty::Incomplete] {
-        let node = Node::start(CHAIN_ID).await;
-        node.extend(8, 0);
+    for fault in [Fault::Shuffled, Fault::Incomplete] {
+        let node = Server::start().await;
+        node.state().head = 8;
         let pool = pool(&[node.url()], options());
         pool.batch(&heights(0..1)).await.unwrap();
-        node.play("eth_getBlockByNumber", 1, fault);
+        node.play("eth_getBlockByNumber", fault);
         let batch = pool.batch(&heights(1..8)).await.unwrap();
         let expected: Vec<_> = (1..8).map(|n| Some(format!("{n:#x}"))).collect();
         assert_eq!(numbers(&batch.answers), expected);
@@ -79,9 +76,9 @@ async fn answers_may_come_in_any_order_and_incomplete() {
 
 #[tokio::test]
 async fn an_endpoint_of_another_chain_is_not_used() {
-    let other = Node::start(1).await;
-    let ours = Node::start(CHAIN_ID).await;
-    ours.extend(1, 0);
+    let other = Server::of_chain(1).await;
+    let ours = Server::start().await;
+    ours.state().head = 1;
     let mismatch = ChainMismatch::ChainId { configured: CHAIN_ID, endpoint: 1 };
 
     let alone = pool(&[other.url()], options());
@@ -98,11 +95,11 @@ async fn an_endpoint_of_another_chain_is_not_used() {
 
 #[tokio::test]
 async fn an_endpoint_that_comes_back_with_another_genesis_is_not_used() {
-    let node = Node::start(CHAIN_ID).await;
+    let node = Server::start().await;
     let pool = pool(&[node.url()], options());
     pool.batch(&heights(0..1)).await.unwrap();
-    node.wipe();
-    node.play("eth_getBlockByNumber", 1, Nasty::HangUp);
+    node.state().genesis = alloy_primitives::B256::ZERO;
+    node.play("eth_getBlockByNumber", Fault::HangUp);
     let error = pool.batch(&heights(0..1)).await.unwrap_err();
     assert!(matches!(error, PoolError::NoAnswer { .. }), "{error}");
     let error = loop {
@@ -117,11 +114,11 @@ async fn an_endpoint_that_comes_back_with_another_genesis_is_not_used() {
 
 #[tokio::test]
 async fn retry_after_is_honoured_while_the_next_endpoint_answers() {
-    let limited = Node::start(CHAIN_ID).await;
-    let other = Node::start(CHAIN_ID).await;
+    let limited = Server::start().await;
+    let other = Server::start().await;
     let pool = pool(&[limited.url(), other.url()], options());
     pool.batch(&heights(0..1)).await.unwrap();
-    limited.play("eth_getBlockByNumber", 1, Nasty::Status(429, Some("7")));
+    limited.play("eth_getBlockByNumber", Fault::Status(429, Some("7")));
     for _ in 0..3 {
         let batch = pool.batch(&heights(0..1)).await.unwrap();
         assert_eq!(pool.name_of(batch.from), other.url());
@@ -137,8 +134,8 @@ async fn retry_after_is_honoured_while_the_next_endpoint_answers() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_not_read_and_a_batch_is_asked_for_in_parts() {
-    let node = Node::start(CHAIN_ID).await;
-    node.extend(64, 0);
+    let node = Server::start().await;
+    node.state().head = 64;
     let limit_bytes = 20_000;
     let pool = pool(&[node.url()], Options { body_bytes_max: limit_bytes, ..options() });
     let batch = pool.batch(&heights(1..65)).await.unwrap();
@@ -146,7 +143,7 @@ async fn a_body_over_the_limit_is_not_read_and_a_batch_is_asked_for_in_parts() {
     assert!(numbers(&batch.answers).iter().all(Option::is_some));
 
     let huge = format!(r#"{{"id":0,"result":"0x{}"}}"#, "0".repeat(limit_bytes as usize));
-    node.play("eth_getBlockByNumber", 1, Nasty::Body(huge));
+    node.play("eth_getBlockByNumber", Fault::Body(huge));
     let error = pool.batch(&heights(1..2)).await.unwrap_err();
     let PoolError::NoAnswer { failures, .. } = error else { panic!("{error}") };
     assert_eq!(failures[0].1, Failure::TooLarge { limit_bytes });
@@ -154,10 +151,10 @@ async fn a_body_over_the_limit_is_not_read_and_a_batch_is_asked_for_in_parts() {
 
 #[tokio::test]
 async fn an_endpoint_that_refuses_batches_is_asked_one_by_one() {
-    let node = Node::start(CHAIN_ID).await;
-    node.extend(4, 0);
+    let node = Server::start().await;
+    node.state().head = 4;
     let pool = pool(&[node.url()], options());
-    node.refuse_batches();
+    node.state().batch_calls_max = 1;
     let batch = pool.batch(&heights(1..5)).await.unwrap();
     assert!(numbers(&batch.answers).iter().all(Option::is_some));
     let before = node.messages();
@@ -169,18 +166,18 @@ async fn an_endpoint_that_refuses_batches_is_asked_one_by_one() {
 async fn what_stalls_or_hangs_up_or_babbles_fails_in_time() {
     let quick = Options { request_timeout: Duration::from_millis(200), ..options() };
     let cases = [
-        Nasty::Stall,
-        Nasty::HangUp,
-        Nasty::Status(502, None),
-        Nasty::Body("<html>".to_owned()),
-        Nasty::Error(-32005, "request rate exceeded"),
+        Fault::Stall,
+        Fault::HangUp,
+        Fault::Status(502, None),
+        Fault::Body("<html>".to_owned()),
+        Fault::Error(-32005, "request rate exceeded"),
     ];
     for fault in cases {
-        let node = Node::start(CHAIN_ID).await;
-        let other = Node::start(CHAIN_ID).await;
+        let node = Server::start().await;
+        let other = Server::start().await;
         let pool = pool(&[node.url(), other.url()], quick.clone());
         pool.batch(&heights(0..1)).await.unwrap();
-        node.play("eth_getBlockByNumber", 1, fault.clone());
+        node.play("eth_getBlockByNumber", fault.clone());
         let started = Instant::now();
         let batch = pool.batch(&heights(0..1)).await.unwrap();
         assert_eq!(pool.name_of(batch.from), other.url(), "{fault:?}");
@@ -191,8 +188,8 @@ async fn what_stalls_or_hangs_up_or_babbles_fails_in_time() {
 
 #[tokio::test]
 async fn an_endpoint_whose_data_did_not_hold_up_comes_last() {
-    let node = Node::start(CHAIN_ID).await;
-    let other = Node::start(CHAIN_ID).await;
+    let node = Server::start().await;
+    let other = Server::start().await;
     let slow = Options {
         rest_min: Duration::from_secs(60),
         rest_max: Duration::from_secs(60),

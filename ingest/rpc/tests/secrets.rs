@@ -3,8 +3,7 @@
 //! By itself in its binary: which events are logged is decided once per process, by whichever test
 //! comes to them first.
 
-#[path = "../../tests/scripted/mod.rs"]
-mod scripted;
+mod server;
 
 use std::{
     io,
@@ -14,11 +13,9 @@ use std::{
 
 use alloy_primitives::{Address, B256};
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use scripted::{Nasty, Node};
 use serde_json::json;
+use server::{CHAIN_ID, Fault, Server};
 use shepherd_rpc::{Call, ChainRequest, Metrics, Options, Pool};
-
-const CHAIN_ID: u64 = 31337;
 
 fn options() -> Options {
     Options {
@@ -55,7 +52,7 @@ async fn the_key_in_a_url_never_shows() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
 
-    let node = Node::start(CHAIN_ID).await;
+    let node = Server::start().await;
     let address = node.url().strip_prefix("http://").unwrap().to_owned();
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -81,10 +78,9 @@ async fn the_key_in_a_url_never_shows() {
         let pool = Pool::connect("devnet", CHAIN_ID, urls, quick, &metrics);
         node.play(
             "eth_getLogs",
-            1,
-            Nasty::Body(format!(r#"{{"id":0,"error":{{"code":1,"message":"{KEY}"}}}}"#)),
+            Fault::Body(format!(r#"{{"id":0,"error":{{"code":1,"message":"{KEY}"}}}}"#)),
         );
-        node.play("eth_call", 1, Nasty::Status(502, None));
+        node.play("eth_call", Fault::Status(502, None));
         let mut heads = pool.heads();
         for method in ["eth_getLogs", "eth_call", "eth_getCode"] {
             let call = Call { method, params: json!([]) };
@@ -93,7 +89,7 @@ async fn the_key_in_a_url_never_shows() {
                 Err(error) => shown += &format!("{error} {error:?}"),
             }
         }
-        node.play("eth_getBalance", 1, Nasty::Result(json!(KEY)));
+        node.play("eth_getBalance", Fault::Result(json!(KEY)));
         let balance = [ChainRequest::Balance(Address::ZERO)];
         shown += &format!("{:?}", pool.read(B256::ZERO, &balance).await);
         let _ = tokio::time::timeout(Duration::from_millis(20), heads.announced()).await;

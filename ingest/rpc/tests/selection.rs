@@ -91,6 +91,20 @@ async fn an_endpoint_that_hangs_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_websocket_that_never_opens_is_not_waited_for() {
+    let quick = Server::start().await;
+    // Connections are made, and nobody answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let options = Options { connect_timeout: NEVER, ..options() };
+    let pool = pool(vec![silent, after(1, &quick)], options);
+    for _ in 0..4 {
+        assert_eq!(ask(&pool).await, quick.url());
+    }
+    assert_eq!(pool.status()[0].failures_in_a_row, 1);
+}
+
+#[tokio::test]
 async fn a_pinned_read_is_not_held_up_by_an_endpoint_that_hangs() {
     let (slow, quick) = (Server::start().await, Server::start().await);
     for server in [&slow, &quick] {
