@@ -49,6 +49,13 @@ pub enum Disagreement {
         /// An endpoint that has our block at that height.
         other: String,
     },
+    /// Endpoints call less final than they did, when a reorg goes past what was final. It is
+    /// looked at again without that.
+    #[error("block {finalized} was called final, and is not any more")]
+    TakenBack {
+        /// The block.
+        finalized: BlockRef,
+    },
     /// An endpoint claims a reorg that is too deep, and no other one says anything about it.
     #[error("{endpoint} left our branch too deep: it has block {theirs}, and {}", Statements(said))]
     Unconfirmed {

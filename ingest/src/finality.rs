@@ -1,14 +1,19 @@
 //! How far the chain is final.
 //!
-//! Nothing waits for the answer: endpoints are asked beside everything else, and what they call
-//! final counts once it is a block of ours.
+//! Nothing waits for the answer: endpoints are asked beside everything else. What they call final
+//! counts once it is a block of ours and they have said so twice, for a single answer may come from
+//! anywhere. Should a reorg go past it they are asked again, and may take it back.
 
 use futures::FutureExt;
 use shepherd_log::BlockRef;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Finality, FollowError, fetch::Fetcher, follow::Follower};
+use crate::{
+    Finality, FollowError,
+    fetch::Fetcher,
+    follow::{Follower, Interrupted},
+};
 
 /// Endpoints are asked once in this many polls. Where votes make blocks final that happens once in
 /// many blocks, and being told late costs nothing.
@@ -17,9 +22,11 @@ const POLLS: u32 = 16;
 /// What is known to be final.
 #[derive(Default)]
 pub(crate) struct Final {
-    /// The newest block of ours that is final. It only ever rises.
+    /// The newest block of ours that is final. It rises until it is taken back.
     pub(crate) block: Option<BlockRef>,
-    /// What endpoints call final, until our chain has got there.
+    /// What endpoints said last.
+    said: Option<BlockRef>,
+    /// What they said twice, until our chain has got there.
     claim: Option<BlockRef>,
     asking: Option<AbortOnDropHandle<Option<BlockRef>>>,
     asked: Option<Instant>,
@@ -50,6 +57,23 @@ impl Follower {
         Ok(())
     }
 
+    /// Whether endpoints call less final than they did, now that a reorg goes past it. Then what
+    /// they said was wrong, and nothing is final for now.
+    pub(crate) async fn is_taken_back(&mut self, finalized: BlockRef) -> Result<bool, Interrupted> {
+        if self.config.finality != Finality::Tag {
+            return Ok(false);
+        }
+        let asked = self.fetcher.finalized(self.config.quorum.max(1));
+        let now = self.unless_shutdown(asked).await?;
+        let Some(now) = now.filter(|now| now.number < finalized.number) else {
+            return Ok(false);
+        };
+        tracing::warn!(chain = %self.journal.chain(), %finalized, %now, "finality was taken back");
+        self.last = Final::default();
+        self.status.send_modify(|status| status.finalized = None);
+        Ok(true)
+    }
+
     /// What endpoints call final. They are asked again when that is due.
     fn claim(&mut self) -> Option<BlockRef> {
         if let Some(asking) = &mut self.last.asking
@@ -57,7 +81,11 @@ impl Follower {
         {
             self.last.asking = None;
             // A task that did not end well has nothing to say, and the next one is not far.
-            self.last.claim = answered.ok().flatten().or(self.last.claim);
+            if let Some(now) = answered.ok().flatten() {
+                let before = self.last.said.replace(now);
+                let twice = before.map(|before| lower(before, now));
+                self.last.claim = twice.or(self.last.claim);
+            }
         }
         let interval = POLLS * self.config.poll_interval;
         let is_due = self.last.asked.is_none_or(|asked| asked.elapsed() >= interval);
@@ -70,6 +98,10 @@ impl Follower {
         }
         self.last.claim
     }
+}
+
+fn lower(a: BlockRef, b: BlockRef) -> BlockRef {
+    if a.number < b.number { a } else { b }
 }
 
 impl Fetcher {

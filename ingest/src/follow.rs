@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ChainState, ChainStatus, Config, FetchError, Link, Metrics, NoSuchBlock,
+    ChainState, ChainStatus, Config, Disagreement, FetchError, Link, Metrics, NoSuchBlock,
     fetch::{Asked, BadAnswer, Fetched, Fetcher, blocking},
     fill::{Gap, at_least_one},
     finality::Final,
@@ -372,7 +372,7 @@ impl Follower {
 
     /// The common ancestor of our head and theirs, and the headers that lead from it to theirs.
     async fn branch(
-        &self,
+        &mut self,
         head: BlockRef,
         theirs: Fetched<VerifiedHeader>,
     ) -> Result<(Head, Vec<VerifiedHeader>), Interrupted> {
@@ -410,6 +410,11 @@ impl Follower {
         };
         if let Some((ours, theirs)) = disputed {
             self.is_confirmed(ours, theirs, from).await?;
+        }
+        if let ReorgLimit::Finality { finalized } = limit
+            && self.is_taken_back(finalized).await?
+        {
+            return Err(FetchError::from(Disagreement::TakenBack { finalized }).into());
         }
         Err(FollowError::ReorgTooDeep { head, node_head, branch: deepest, limit }.into())
     }

@@ -15,7 +15,8 @@ pub struct ChainStatus {
     pub head: Option<BlockRef>,
     /// The newest block an endpoint told us of.
     pub node_head: Option<BlockRef>,
-    /// The newest block in the journal that is known to be final.
+    /// The newest block in the journal that is known to be final. It rises, unless endpoints take
+    /// back what they called final.
     pub finalized: Option<BlockRef>,
     /// The endpoints that were behind the others when all were asked last.
     pub lagging: Vec<Lagging>,

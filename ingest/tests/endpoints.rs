@@ -198,11 +198,30 @@ async fn what_is_final_never_goes_back_and_is_a_block_of_ours() {
     following.until("final", |status| status.finalized == at(12)).await;
     node.finalize(5);
     let asked = node.asked_what_is_final();
-    node.until_asked_what_is_final(asked + 2).await;
+    node.until_asked_what_is_final(asked + 3).await;
     assert_eq!(following.status.borrow().finalized, at(12));
     node.finalize(15);
     following.until("final", |status| status.finalized == at(15)).await;
     following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_endpoints_take_back_was_not_final() {
+    let node = Node::start(CHAIN_ID).await;
+    node.extend(20, 2);
+    node.finalize(18);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
+    let disk = Disk::new(CHAIN_ID);
+    let mut following = Following::start(&disk, &pool, config());
+    let at = |number: usize| Some(node.chain()[number].reference());
+    following.until("final", |status| status.finalized == at(18)).await;
+    node.finalize(10);
+    node.reorg(5, 1);
+    disk.until_head(node.head().hash).await;
+    following.until("final", |status| status.finalized == at(10)).await;
+    following.stop().await;
+    assert_same_chain(&disk, &node);
+    assert_eq!(disk.replay().1, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
