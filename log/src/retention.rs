@@ -232,7 +232,7 @@ impl Journal {
             let oldest = head.saturating_sub(max_age.as_secs());
             for cut in cuts(start, last) {
                 // What lies before a block is older than the block.
-                if self.time_at(cut, snapshot)?.is_none_or(|time| time > oldest) {
+                if self.time_from(cut, snapshot)?.is_none_or(|time| time > oldest) {
                     break;
                 }
                 wanted = wanted.max(cut);

@@ -7,9 +7,10 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use common::{
     append_all, block_ref, copy, cut_log, forked, journal, lower_the_mark, open, options, outcome,
     seed, step, straight, write_ahead_log, written_bytes,
@@ -30,10 +31,10 @@ fn lane(store: &Store, name: &str) -> Lane {
 /// Insists that the journal holds these records from its start on, and that nothing is wrong.
 fn check_journal(journal: &Journal, all: &[Record]) {
     let (start, tail) = (journal.start(), journal.tail().offset);
+    assert!(start == Offset::START || is_cut(&all[..tail.get() as usize], start.get()));
     let from = usize::try_from(start.get()).unwrap();
     let to = usize::try_from(tail.get()).unwrap();
     let records = &all[from..to];
-    assert!(start == Offset::START || matches!(records[0], Record::Block(_)));
     let mut read = journal.read(Offset::START..tail).peekable();
     if start > Offset::START {
         let trimmed = read.next().unwrap();
@@ -52,7 +53,12 @@ fn check_journal(journal: &Journal, all: &[Record]) {
     let stat = journal.stat().unwrap();
     let blocks = records.iter().filter(|record| matches!(record, Record::Block(_)));
     assert_eq!((stat.start, stat.blocks), (start, blocks.count() as u64));
-    assert_eq!(journal.reverts().unwrap().len() as u64, stat.reverts);
+    let reorgs = journal.reverts().unwrap();
+    assert_eq!(reorgs.len() as u64, stat.reverts);
+    for reorg in reorgs {
+        let first = journal.read(reorg.first_abandoned..tail).next().unwrap().unwrap();
+        assert_eq!(first.head(), reorg.abandoned[0], "the revert at {}", reorg.offset);
+    }
     let removed = all[..from].iter().rev().take(3);
     for record in removed {
         if let Record::Block(block) = record {
@@ -60,6 +66,34 @@ fn check_journal(journal: &Journal, all: &[Record]) {
             assert!(at.is_none_or(|at| at >= start));
         }
     }
+}
+
+/// A chain with reorgs that can be cut somewhere: the first of these seeds that makes one.
+fn forked_and_cuttable(seed: u64, length: usize) -> Vec<Record> {
+    let chains = (0..).map(|more| forked(seed.wrapping_add(more), length, 4).records);
+    let is_cuttable = |records: &Vec<Record>| {
+        cuts(Offset::START, Offset::new(length as u64 - 100)).any(|cut| is_cut(records, cut.get()))
+    };
+    chains.into_iter().find(is_cuttable).expect("every second boundary will do")
+}
+
+/// Whether a block stands at `cut`, and no revert from there on abandons one before it.
+fn is_cut(records: &[Record], cut: u64) -> bool {
+    let mut canonical = Vec::new();
+    for (offset, record) in (0u64..).zip(records) {
+        match record {
+            Record::Block(_) => canonical.push(offset),
+            Record::Revert(revert) => {
+                let kept = canonical.len() - revert.abandoned.len();
+                if offset >= cut && canonical.drain(kept..).any(|block| block < cut) {
+                    return false;
+                }
+                canonical.truncate(kept);
+            }
+            Record::Outcome(_) => (),
+        }
+    }
+    matches!(records[usize::try_from(cut).unwrap()], Record::Block(_))
 }
 
 fn random_retention(rng: &mut StdRng) -> Retention {
@@ -73,7 +107,7 @@ fn random_retention(rng: &mut StdRng) -> Retention {
 fn nothing_that_is_needed_is_lost_and_lanes_go_on_to_the_same_digest() {
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
-    let all = forked(seed, 2600, 4).records;
+    let all = forked_and_cuttable(seed, 2600);
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     append_all(&journal(&store), &all[..10]);
@@ -140,8 +174,8 @@ fn nothing_that_is_needed_is_lost_and_lanes_go_on_to_the_same_digest() {
     }
     println!("{removals} removals, {} late lanes", began.len());
     drop(hold);
-    journal(&store).retain(&EVERYTHING).unwrap();
-    assert!(journal(&store).start() > Offset::START);
+    let retained = journal(&store).retain(&EVERYTHING).unwrap();
+    assert!(journal(&store).start() > Offset::START, "{retained:?}");
     let end = |name: &str| store.lane_snapshot(&name.parse().unwrap()).unwrap().unwrap();
     let expected = common::fresh_outcome(&all);
     assert_eq!(outcome(&store), expected);
@@ -159,7 +193,7 @@ fn nothing_that_is_needed_is_lost_and_lanes_go_on_to_the_same_digest() {
 fn after_every_cut_of_the_log_a_trimmed_journal_is_whole_or_refused() {
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
-    let all = forked(seed, 1700, 4).records;
+    let all = forked_and_cuttable(seed, 1700);
     let dir = tempfile::tempdir().unwrap();
     let mut last = 0;
     {
@@ -333,4 +367,64 @@ fn the_oldest_segments_go_until_the_rest_takes_no_more_than_allowed() {
         assert_eq!(bytes > 0, start > 0);
     }
     assert!(journal.stat().unwrap().bytes_on_disk <= sizes[5]);
+}
+
+#[test]
+fn readers_appends_removals_and_rebuilds_do_not_disturb_each_other() {
+    let seed = seed();
+    let all = forked_and_cuttable(seed, 2600);
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let journal = journal(&store);
+    append_all(&journal, &all[..64]);
+    let filter =
+        LogFilter { addresses: [Address::repeat_byte(4)].into(), topic0: Default::default() };
+    let matches = |offset: &usize| match &all[*offset] {
+        Record::Block(block) => {
+            block.logs.iter().any(|log| filter.addresses.contains(&log.address))
+        }
+        _ => false,
+    };
+    let is_done = AtomicBool::new(false);
+    let done = || is_done.load(Ordering::Relaxed);
+    let (mut reads, mut trimmed) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for records in all[64..].chunks(50) {
+                journal.append(journal.tail().offset, records).unwrap();
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        scope.spawn(|| {
+            while !done() {
+                journal.retain(&EVERYTHING).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            while !done() {
+                journal.reindex(|_| ()).unwrap();
+            }
+        });
+        while !done() {
+            let mut from = journal.start();
+            let tail = journal.tail().offset;
+            let mut found = Vec::new();
+            for item in journal.find(from..tail, &filter) {
+                match item {
+                    Ok(stored) => found.push(usize::try_from(stored.offset().get()).unwrap()),
+                    Err(ReadError::Trimmed { trimmed_to, .. }) => {
+                        assert!(found.is_empty(), "what a reader began is not taken from it");
+                        (from, trimmed) = (trimmed_to, trimmed + 1);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            let range = usize::try_from(from.get()).unwrap()..usize::try_from(tail.get()).unwrap();
+            assert_eq!(found, range.filter(matches).collect::<Vec<_>>(), "{from}..{tail}");
+            reads += 1;
+        }
+    });
+    println!("{reads} reads, {trimmed} began below the start");
+    assert!(reads > 0 && journal.start() > Offset::START);
+    check_journal(&journal, &all);
 }
