@@ -355,7 +355,8 @@ impl Journal {
         let tree = self.index_tree(chunk.first)?;
         let has_room = |batch: &Batch| batch.bytes() + ROW_BYTES_MAX <= BATCH_BYTES_MAX;
         let mut written = chunk.written;
-        while written < chunk.rows.len() && written < chunk.written + rows_max && has_room(batch) {
+        let end = chunk.written.saturating_add(rows_max).min(chunk.rows.len());
+        while written < end && has_room(batch) {
             let (value, positions) = &chunk.rows[written];
             let (kind, bytes) = value.kind_and_bytes();
             put_positions(batch, &tree, codec::index_key(kind, bytes, chunk.first), positions);

@@ -170,6 +170,37 @@ fn the_index_catches_up_with_the_tail_and_is_rebuilt_on_request() {
     assert_eq!(journal.stat().unwrap().blocks, count_blocks(&all));
 }
 
+#[test]
+fn a_chunk_that_is_written_by_half_is_written_to_its_end_by_a_large_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let journal = journal(&store);
+    // More values in a chunk than one append writes along.
+    let mut all = common::straight(0, 4 * CHUNK);
+    let mut value = 0;
+    for record in &mut all {
+        let Record::Block(block) = record else { continue };
+        block.logs = (0..20)
+            .map(|index| {
+                value += 1;
+                let (address, topics) = (address(value), vec![topic(value)]);
+                let (transaction_index, transaction_hash) = (0, B256::ZERO);
+                let data = Default::default();
+                Log { address, topics, data, index, transaction_index, transaction_hash }
+            })
+            .collect();
+    }
+    let (first, rest) = all.split_at(CHUNK as usize + 1);
+    for record in first {
+        journal.append(journal.tail().offset, std::slice::from_ref(record)).unwrap();
+    }
+    assert_eq!(journal.indexed_to(), Offset::START, "the first chunk is not written to its end");
+    journal.append(journal.tail().offset, rest).unwrap();
+    assert!(journal.indexed_to() > Offset::START);
+    let mut rng = StdRng::seed_from_u64(1);
+    check(&journal, &all, &mut rng, "after a large append");
+}
+
 fn count_blocks(records: &[Record]) -> u64 {
     records.iter().filter(|record| matches!(record, Record::Block(_))).count() as u64
 }
