@@ -8,6 +8,10 @@
 //!                                                               append a revert and the new branch
 //! ```
 //!
+//! Old blocks are fetched by ranges of heights, with the same checks: by the follower after an
+//! outage or at its first start, and by [`ingest`], which is a follower with an end. [`plan`] says
+//! beforehand what that will cost.
+//!
 //! The journal's head decides what is fetched next; what endpoints announce is only a reason to
 //! look. Data that does not verify is asked for again and never journaled.
 

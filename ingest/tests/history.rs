@@ -123,7 +123,7 @@ async fn what_a_range_cannot_prove_is_not_fetched_by_range() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_that_are_cut_off_in_silence_are_noticed_and_healed() {
     // At a round count even logs whose absence no bloom shows; elsewhere a bloom must show it.
-    for (cut, alike) in [(100, true), (200, true), (100, false), (137, false), (0, false)] {
+    for (cut, alike) in [(100, true), (100, false), (137, false), (0, false)] {
         let node = Node::start(CHAIN_ID).await;
         match alike {
             true => node.extend_alike(400, 7),
@@ -223,7 +223,7 @@ async fn stopped_and_resumed_anywhere_it_ends_in_the_same_journal() {
     let whole = Disk::new(CHAIN_ID);
     ingested(&whole, &pool, &config, Until::Head).await;
     let wanted = digest(&whole);
-    for seed in seeds(0..4) {
+    for seed in seeds(0..2) {
         println!("SHEPHERD_SEED={seed}");
         let mut random = StdRng::seed_from_u64(seed);
         let mut disk = Disk::new(CHAIN_ID);
@@ -249,7 +249,7 @@ async fn stopped_and_resumed_anywhere_it_ends_in_the_same_journal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_reorgs_during_the_fill_is_journaled_as_it_ends() {
-    for seed in seeds(0..6) {
+    for seed in seeds(0..3) {
         println!("SHEPHERD_SEED={seed}");
         let mut random = StdRng::seed_from_u64(seed);
         let node = Node::start(CHAIN_ID).await;
@@ -340,9 +340,9 @@ async fn blocks_that_are_not_there_are_refused_in_words() {
         (Start::Ago(Duration::from_secs(1 << 40)), Until::Head, "the chain begins at"),
         (block(51), Until::Head, "the chain has not reached block 51"),
     ];
+    let disk = Disk::new(CHAIN_ID);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
     for (start, to, words) in cases {
-        let disk = Disk::new(CHAIN_ID);
-        let pool = pool(CHAIN_ID, &[&node.url()]);
         let config = Config { start, ..config() };
         let error = Ingesting::start(&disk, &pool, &config, to).ended().await.unwrap_err();
         assert!(error.to_string().contains(words), "{start:?} to {to:?}: {error}");
@@ -394,7 +394,7 @@ async fn live_following_takes_up_where_an_ingest_ended() {
     let node = Node::start(CHAIN_ID).await;
     node.extend(300, 2);
     let pool = pool(CHAIN_ID, &[&node.url()]);
-    for to in [Until::Head, Until::Block(150), Until::Block(290)] {
+    for to in [Until::Head, Until::Block(150)] {
         let disk = Disk::new(CHAIN_ID);
         ingested(&disk, &pool, &config(), to).await;
         let mut following = Following::start(&disk, &pool, config());
