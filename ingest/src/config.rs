@@ -16,7 +16,8 @@ pub struct Config {
     /// When a block is final. A reorg that would abandon a final block stops the chain.
     pub finality: Finality,
     /// How many endpoints must name the same block before it is journaled. At one, the endpoint
-    /// that is asked decides alone; more than there are endpoints is never reached.
+    /// that is asked decides alone; more than there are endpoints is never reached. Above one,
+    /// every poll asks all endpoints for their heads.
     pub quorum: usize,
     /// How often to look for a new head when nobody announces one.
     pub poll_interval: Duration,

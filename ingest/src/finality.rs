@@ -4,6 +4,8 @@
 //! counts once it is a block of ours and they have said so twice, for a single answer may come from
 //! anywhere. Should a reorg go past it they are asked again, and may take it back.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 use shepherd_log::BlockRef;
 use tokio::time::Instant;
@@ -18,6 +20,9 @@ use crate::{
 /// Endpoints are asked once in this many polls. Where votes make blocks final that happens once in
 /// many blocks, and being told late costs nothing.
 const POLLS: u32 = 16;
+
+/// Longest time between two times, where polls are far apart because new heads are announced.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 /// What is known to be final.
 #[derive(Default)]
@@ -87,7 +92,7 @@ impl Follower {
                 self.last.claim = twice.or(self.last.claim);
             }
         }
-        let interval = POLLS * self.config.poll_interval;
+        let interval = (POLLS * self.config.poll_interval).min(INTERVAL_MAX);
         let is_due = self.last.asked.is_none_or(|asked| asked.elapsed() >= interval);
         if is_due && self.last.asking.is_none() {
             let fetcher = self.fetcher.clone();

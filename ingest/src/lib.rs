@@ -13,7 +13,9 @@
 //! beforehand what that will cost.
 //!
 //! The journal's head decides what is fetched next; what endpoints announce is only a reason to
-//! look. Data that does not verify is asked for again and never journaled.
+//! look. Data that does not verify is asked for again and never journaled. One endpoint is asked
+//! as long as it moves with the chain; whether it still does, how far the chain is final, and
+//! whether a reorg is too deep to be true, the others are asked as well.
 
 mod agreement;
 mod check;

@@ -66,10 +66,7 @@ async fn an_endpoint_that_is_behind_on_a_branch_that_others_left_is_not_a_reorg(
         // Heads 16 to 18 that are not ours, while we are at 20.
         behind.cut(2);
         behind.extend(their_blocks, 1);
-        let seen = behind.calls("eth_getBlockByNumber");
-        while behind.calls("eth_getBlockByNumber") < seen + 3 {
-            tokio::task::yield_now().await;
-        }
+        behind.until_asked_for_latest(3).await;
         following.until_following().await;
         ahead.extend(1, 2);
         disk.until_head(ahead.head().hash).await;
@@ -116,9 +113,10 @@ async fn an_endpoint_alone_with_a_deep_reorg_is_put_aside() {
             let liar = status.iter().find(|status| status.endpoint == liar.url()).unwrap();
             matches!(liar.state, EndpointState::Distrusted { .. })
         };
+        // Each look for a head is an occasion to be put aside.
         while !distrusted() {
             assert!(!matches!(following.state(), ChainState::Stopped { .. }));
-            tokio::task::yield_now().await;
+            honest.until_asked_for_latest(1).await;
         }
         honest.extend(3, 2);
         disk.until_head(honest.head().hash).await;
@@ -197,8 +195,7 @@ async fn what_is_final_never_goes_back_and_is_a_block_of_ours() {
     let at = |number: usize| Some(node.chain()[number].reference());
     following.until("final", |status| status.finalized == at(12)).await;
     node.finalize(5);
-    let asked = node.asked_what_is_final();
-    node.until_asked_what_is_final(asked + 3).await;
+    node.until_asked_for_finalized(3).await;
     assert_eq!(following.status.borrow().finalized, at(12));
     node.finalize(15);
     following.until("final", |status| status.finalized == at(15)).await;
@@ -236,10 +233,7 @@ async fn with_a_quorum_a_block_waits_for_as_many_endpoints_as_must_have_it() {
         disk.until_head(a.head().hash).await;
         // One is ahead: what both have is followed.
         a.extend(30, 2);
-        let seen = a.calls("eth_getBlockByNumber");
-        while a.calls("eth_getBlockByNumber") < seen + 3 {
-            tokio::task::yield_now().await;
-        }
+        a.until_asked_for_latest(3).await;
         assert_eq!(disk.journal.tail().head, Some(b.head().reference()));
         b.copy(&a);
         disk.until_head(a.head().hash).await;

@@ -86,6 +86,13 @@ impl ScriptedBlock {
     }
 }
 
+/// How often a node was asked for blocks by tags.
+#[derive(Default)]
+struct Asked {
+    latest: usize,
+    finalized: usize,
+}
+
 struct Script {
     chain_id: u64,
     /// The canonical chain from genesis.
@@ -107,8 +114,8 @@ struct Script {
     /// Blocks of each range of logs that was asked for.
     ranges: Vec<u64>,
     calls: HashMap<String, usize>,
-    /// How often it was asked for the finalized block.
-    asked_what_is_final: watch::Sender<usize>,
+    /// How often it was asked for the newest block, and for the finalized one.
+    asked: watch::Sender<Asked>,
     messages: usize,
 }
 
@@ -130,7 +137,7 @@ impl Node {
             range_cut: None,
             ranges: Vec::new(),
             calls: HashMap::new(),
-            asked_what_is_final: watch::Sender::new(0),
+            asked: watch::Sender::default(),
             messages: 0,
         };
         script.push(0);
@@ -206,14 +213,18 @@ impl Node {
         self.script().finalized = Some(number);
     }
 
-    pub fn asked_what_is_final(&self) -> usize {
-        *self.script().asked_what_is_final.borrow()
+    /// Waits until it was asked this many times more for the newest block.
+    pub async fn until_asked_for_latest(&self, times: usize) {
+        let mut asked = self.script().asked.subscribe();
+        let before = asked.borrow().latest;
+        asked.wait_for(|asked| before + times <= asked.latest).await.unwrap();
     }
 
-    /// Waits until it was asked that often for the finalized block.
-    pub async fn until_asked_what_is_final(&self, times: usize) {
-        let mut asked = self.script().asked_what_is_final.subscribe();
-        asked.wait_for(|asked| times <= *asked).await.unwrap();
+    /// Waits until it was asked this many times more for the finalized block.
+    pub async fn until_asked_for_finalized(&self, times: usize) {
+        let mut asked = self.script().asked.subscribe();
+        let before = asked.borrow().finalized;
+        asked.wait_for(|asked| before + times <= asked.finalized).await.unwrap();
     }
 
     /// Knows the same chain as another node from now on.
@@ -471,11 +482,14 @@ impl Script {
             }
             let honest = self.honest(method, &call["params"]);
             // What is final is asked beside everything else, and must not take another's fault.
-            let fault = match call["params"][0] == "finalized" {
-                true => {
-                    self.asked_what_is_final.send_modify(|times| *times += 1);
-                    None
-                }
+            let tag = call["params"][0].as_str();
+            match tag {
+                Some("latest") => self.asked.send_modify(|asked| asked.latest += 1),
+                Some("finalized") => self.asked.send_modify(|asked| asked.finalized += 1),
+                _ => (),
+            }
+            let fault = match tag == Some("finalized") {
+                true => None,
                 false => self.fault(method),
             };
             let content = match fault {
