@@ -138,9 +138,8 @@ impl Follower {
         Ok(self)
     }
 
-    /// Waits for something that must happen. Returns false when the follower ended before: one that
-    /// was told by every endpoint that it serves another chain ends, as it must, and is started
-    /// again, as an operator would.
+    /// Waits for something that must happen. Returns false when the follower ended before that, in
+    /// a way that calls for starting it again.
     async fn at_work_until<T>(&mut self, event: impl Future<Output = T>) -> Result<bool, String> {
         tokio::select! {
             _ = event => Ok(true),
@@ -208,9 +207,10 @@ impl Working {
     }
 }
 
-/// A chain stops for ever only when every endpoint says that it is another one.
+/// What an operator would answer by starting again: every endpoint said that it serves another
+/// chain, or an ingest was told of a head before the first block that is wanted.
 fn acceptable(reason: &str) -> Result<(), String> {
-    match reason.contains("another chain") {
+    match reason.contains("another chain") || reason.contains("the chain has not reached block") {
         true => Ok(()),
         false => Err(format!("the follower stopped: {reason}")),
     }

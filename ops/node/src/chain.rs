@@ -142,7 +142,11 @@ impl Chain {
                     data: Bytes::copy_from_slice(&data),
                     index: sketch.index,
                     transaction_index: sketch.transaction,
-                    transaction_hash: content::transaction_hash(block.key, sketch.transaction),
+                    transaction_hash: content::transaction_hash(
+                        block.number,
+                        block.key,
+                        sketch.transaction,
+                    ),
                 }
             })
             .collect()

@@ -48,9 +48,26 @@ pub(crate) fn transactions(block: u64, last: Option<u32>) -> u32 {
     last.map_or(0, |last| last + 1) + silent
 }
 
-/// The hash of a transaction of the block of this key.
-pub(crate) fn transaction_hash(block: u64, index: u32) -> B256 {
-    B256::from(Random::of(key(&[block, 3, index.into()])).bytes())
+/// The hash of a transaction of the block of this key. The block's height can be read from it, for
+/// those who know how: no index of all transactions is needed to find one by its hash.
+pub(crate) fn transaction_hash(number: u64, block: u64, index: u32) -> B256 {
+    let mut hash = Random::of(key(&[block, 3, index.into()])).bytes();
+    let seal = seal(&hash);
+    hash[..8].copy_from_slice(&(number ^ seal).to_be_bytes());
+    B256::from(hash)
+}
+
+/// The height of the block that a transaction of this hash is in, if there is such a transaction.
+pub(crate) fn number_of(transaction: B256) -> u64 {
+    let (number, _) = transaction.split_first_chunk().expect("a hash is longer than eight bytes");
+    u64::from_be_bytes(*number) ^ seal(&transaction)
+}
+
+/// What the height in a transaction's hash is hidden by: the bytes after it.
+fn seal(hash: &[u8; 32]) -> u64 {
+    let (_, rest) = hash.split_first_chunk::<8>().expect("a hash is longer than eight bytes");
+    let (seal, _) = rest.split_first_chunk().expect("and longer than sixteen");
+    Random::of(u64::from_be_bytes(*seal)).next()
 }
 
 impl<'u> Sketches<'u> {

@@ -100,7 +100,7 @@ fn of_block(block: &Block) -> Vec<u8> {
 /// What all logs of a transaction have in common.
 fn write_of_transaction(out: &mut Vec<u8>, block: &Block, index: u32) {
     out.extend_from_slice(b"\"transactionHash\":\"");
-    digits(out, transaction_hash(block.key, index).as_slice());
+    digits(out, transaction_hash(block.number, block.key, index).as_slice());
     out.extend_from_slice(b"\",\"transactionIndex\":\"");
     quantity(out, index.into());
     out.extend_from_slice(b"\",\"logIndex\":\"");
@@ -177,7 +177,7 @@ pub(crate) fn block(out: &mut Vec<u8>, chain: &Chain, block: &Block, full: bool)
             transaction(out, block, index);
         } else {
             out.push(b'"');
-            digits(out, transaction_hash(block.key, index).as_slice());
+            digits(out, transaction_hash(block.number, block.key, index).as_slice());
             out.push(b'"');
         }
     }
@@ -186,7 +186,7 @@ pub(crate) fn block(out: &mut Vec<u8>, chain: &Chain, block: &Block, full: bool)
 
 /// Writes a transaction. Nobody signed it, and its hash is not that of its fields.
 fn transaction(out: &mut Vec<u8>, block: &Block, index: u32) {
-    let hash = transaction_hash(block.key, index);
+    let hash = transaction_hash(block.number, block.key, index);
     let outcome = receipts::outcome(block.key, index, 0);
     out.push(b'{');
     text_member(out, "blockHash", block.hash.as_slice());
@@ -243,7 +243,7 @@ fn receipt(
     cumulative_gas_used: u64,
     (logs, of_block): (&[Sketch], &[u8]),
 ) {
-    let hash = transaction_hash(block.key, index);
+    let hash = transaction_hash(block.number, block.key, index);
     out.push(b'{');
     quantity_member(out, "type", outcome.transaction_type.into());
     quantity_member(out, "status", outcome.succeeded.into());

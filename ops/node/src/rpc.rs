@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     chain::{Block, Chain},
+    content,
     render::{self, Filter},
 };
 
@@ -173,24 +174,18 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Looks for a transaction in the newest blocks first, and not in all there are.
     fn receipt(&self, out: &mut Vec<u8>, hash: B256) {
-        let oldest = self.head.saturating_sub(TRANSACTION_DEPTH);
-        for number in (oldest..=self.head).rev() {
-            let block = self.chain.canonical(number).expect("it is not after the head");
-            let of = |index| crate::content::transaction_hash(block.key, index) == hash;
-            if let Some(index) = (0..block.transactions).find(|index| of(*index)) {
-                render::receipts(out, self.chain, block, Some(index));
-                out.pop();
-                return;
-            }
+        if let Some(block) = self.at(Tag::Number(content::number_of(hash)))
+            && let Some(index) = (0..block.transactions)
+                .find(|index| content::transaction_hash(block.number, block.key, *index) == hash)
+        {
+            render::receipts(out, self.chain, block, Some(index));
+            out.pop();
+            return;
         }
         out.extend_from_slice(b"null");
     }
 }
-
-/// Blocks in which a transaction is looked for by its hash alone, of which no index is kept.
-const TRANSACTION_DEPTH: u64 = 1000;
 
 fn quantity(out: &mut Vec<u8>, number: u64) {
     out.push(b'"');
