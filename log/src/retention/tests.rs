@@ -19,7 +19,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
-    Applied, Deliver, Effect, EffectKey, EffectResult, Lane, LogFilter, Record, Settled, Store,
+    Applied, Deliver, Effect, EffectKey, EffectResult, Lane, LogFilter, Record, Revert, Settled,
+    Store,
 };
 
 const EVERYTHING: Retention = Retention { max_age: Some(Duration::ZERO), max_bytes: None };
@@ -338,6 +339,26 @@ fn the_alarm_comes_before_the_slowest_lane_holds_retention_up() {
         assert!(retained.removed.is_empty());
         assert_eq!(retained.blocked.is_some(), blocked, "{max_age}");
     }
+}
+
+#[test]
+fn no_cut_lies_between_a_block_and_the_revert_that_abandons_it() {
+    let (ancestor, abandoned) = (block_ref(510, 0), (511..514).map(|number| block_ref(number, 0)));
+    let mut all = straight(0, 514);
+    all.push(Record::Revert(Revert { ancestor, abandoned: abandoned.collect() }));
+    let mut parent = ancestor.hash;
+    for number in 511..1100 {
+        let this = block_ref(number, 1);
+        all.push(Record::Block(common::block(this, parent, 2)));
+        parent = this.hash;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    append_all(&journal(&store), &all[..1000]);
+    assert!(journal(&store).retain(&EVERYTHING).unwrap().removed.is_empty());
+    append_all(&journal(&store), &all[1000..]);
+    assert_eq!(journal(&store).retain(&EVERYTHING).unwrap().removed.end, Offset::new(1024));
+    check_journal(&journal(&store), &all);
 }
 
 #[test]
