@@ -3,7 +3,7 @@
 //! A page looks at a bounded number of records. The log index makes that milliseconds; where there
 //! is no index yet, every block is read.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use shepherd_log::{
     Journal, LogFilter, Offset, ReadError, RecordView as Record, StoredRecord, Touched,
@@ -130,35 +130,36 @@ fn offsets(journal: &Journal, stretch: Stretch) -> Result<(Offset, Offset), Quer
     if stretch.abandoned {
         return Ok((start, tail.offset));
     }
-    let (Some(first), Some(head)) = (first_height(journal)?, tail.head) else {
-        return Ok((tail.offset, tail.offset));
+    let heights = heights(journal, stretch)?;
+    let from = if stretch.from.is_none() { start } else { offset_of(journal, heights.start)? };
+    let end = if stretch.to.is_none() { tail.offset } else { offset_of(journal, heights.end)? };
+    Ok((from, end.max(from)))
+}
+
+/// The heights of the blocks of a stretch that count.
+pub fn heights(journal: &Journal, stretch: Stretch) -> Result<Range<u64>, QueryError> {
+    let (Some(first), Some(head)) = (first_height(journal)?, journal.tail().head) else {
+        return Ok(0..0);
     };
-    let heights = first..head.number + 1;
-    let from =
-        match stretch.from {
-            None => start,
-            Some(bound) => {
-                let height = partition(&heights, |number| {
-                    Ok(bound.is_after(number, time_of(journal, number)?))
-                })?;
-                offset_of(journal, height)?
-            }
-        };
-    let end = match stretch.to {
-        None => tail.offset,
+    let all = first..head.number + 1;
+    let start = match stretch.from {
+        None => all.start,
         Some(bound) => {
-            let height = partition(&heights, |number| {
-                Ok(!bound.is_before(number, time_of(journal, number)?))
-            })?;
-            offset_of(journal, height)?
+            partition(&all, |number| Ok(bound.is_after(number, time_of(journal, number)?)))?
         }
     };
-    Ok((from, end.max(from)))
+    let end = match stretch.to {
+        None => all.end,
+        Some(bound) => {
+            partition(&all, |number| Ok(!bound.is_before(number, time_of(journal, number)?)))?
+        }
+    };
+    Ok(start..end.max(start))
 }
 
 /// The first height of which `is_before` does not hold, given that it holds up to there.
 fn partition(
-    heights: &std::ops::Range<u64>,
+    heights: &Range<u64>,
     is_before: impl Fn(u64) -> Result<bool, QueryError>,
 ) -> Result<u64, QueryError> {
     let (mut low, mut high) = (heights.start, heights.end);

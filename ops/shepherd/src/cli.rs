@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use alloy_primitives::{Address, B256};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use shepherd_admin::query;
-use shepherd_ingest::Start;
-use shepherd_log::{ChainName, EffectId, LaneId, ModuleName};
+use shepherd_ingest::{Start, Trust};
+use shepherd_log::{ChainName, EffectId, LaneId, LogFilter, ModuleName};
 
 use crate::{config, exit, scaffold};
 
@@ -146,6 +146,28 @@ Example:
 
 Reads every record once.")]
     Stat(OneChain),
+
+    /// Write blocks and logs into files for other tools
+    #[command(after_help = "\
+Example:
+  shepherd journal export --chain mainnet --from 2026-11-01 --out mainnet-november
+  shepherd journal export --chain mainnet --from -1d --format jsonl --out - | jq .number
+
+Parquet files are named and laid out as cryo's, blocks and logs apart, and carry what it takes to
+import them at full trust. An export that was stopped goes on: files that are there are kept. Needs
+the data directory for itself: stop the daemon first.")]
+    Export(Export),
+
+    /// Append blocks from files or from another data directory, verified like those of endpoints
+    #[command(after_help = "\
+Example:
+  shepherd journal import --chain mainnet mainnet-november
+  shepherd journal import --chain mainnet /backup/shepherd-data
+
+Reads Parquet files in cryo's layout, its own or ours. What cryo's blocks lack of their headers is
+asked of the chain's endpoints; the logs come from the files. Goes on after the journal's last block.
+Needs both data directories for itself.")]
+    Import(Import),
 
     /// Build the log index anew, from the records
     #[command(after_help = "\
@@ -296,13 +318,8 @@ pub struct Find {
     #[arg(long, value_name = "NAME")]
     pub chain: Option<ChainName>,
 
-    /// The contract; any when left out
-    #[arg(long, value_name = "0xADDRESS")]
-    pub address: Vec<Address>,
-
-    /// The first topic, which for most events is the hash of their signature; any when left out
-    #[arg(long, value_name = "0xHASH")]
-    pub topic0: Vec<B256>,
+    #[command(flatten)]
+    pub logs: WhichLogs,
 
     /// The first block: a number, an age such as -7d, a day or a time; the journal's first when
     /// left out
@@ -324,6 +341,91 @@ pub struct Find {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which logs are meant.
+#[derive(Args, Debug)]
+pub struct WhichLogs {
+    /// The contract; any when left out
+    #[arg(long, value_name = "0xADDRESS")]
+    pub address: Vec<Address>,
+
+    /// The first topic, which for most events is the hash of their signature; any when left out
+    #[arg(long, value_name = "0xHASH")]
+    pub topic0: Vec<B256>,
+}
+
+impl WhichLogs {
+    /// As the journal is asked for them.
+    pub fn filter(&self) -> LogFilter {
+        LogFilter {
+            addresses: self.address.iter().copied().collect(),
+            topic0: self.topic0.iter().copied().collect(),
+        }
+    }
+}
+
+/// What is exported into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables of blocks and logs
+    Parquet,
+    /// One record a line
+    Jsonl,
+}
+
+#[derive(Args, Debug)]
+pub struct Export {
+    /// The chain; needed when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Parquet)]
+    pub format: Format,
+
+    /// The folder for Parquet; the file for JSON lines, - for standard output
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+
+    /// The first block: a number, an age such as -7d, a day or a time; the journal's first when
+    /// left out
+    #[arg(long, value_name = "BLOCK|-AGE|DATE", allow_hyphen_values = true, value_parser = place)]
+    pub from: Option<Start>,
+
+    /// The last block; the journal's head when left out
+    #[arg(long, value_name = "BLOCK|-AGE|DATE", allow_hyphen_values = true, value_parser = place)]
+    pub to: Option<Start>,
+
+    #[command(flatten)]
+    pub logs: WhichLogs,
+
+    /// Also blocks that a reorg took back
+    #[arg(long)]
+    pub abandoned: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Import {
+    /// Parquet files, folders with such files, or one other data directory
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+
+    /// The chain; needed when several are configured
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<ChainName>,
+
+    /// How much is recomputed: link or bloom; what the chain's `trust` says when left out
+    #[arg(long, value_name = "LEVEL")]
+    pub trust: Option<Trust>,
+
+    /// Ask no endpoint for headers that files do not have
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Also reorgs and what they took back, from another data directory into an empty journal
+    #[arg(long)]
+    pub abandoned: bool,
 }
 
 #[derive(Args, Debug)]

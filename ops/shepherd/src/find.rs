@@ -8,7 +8,6 @@ use shepherd_admin::{
     view::{FoundLogView, FoundView},
 };
 use shepherd_ingest::Start;
-use shepherd_log::LogFilter;
 
 use crate::{
     cli,
@@ -34,10 +33,7 @@ struct Found {
 /// Prints the logs that match, and how many blocks had to be read for them.
 pub fn find(config: &Config, args: &cli::Find) -> Result<(), Failure> {
     let chain = the_chain(config, args.chain.as_ref())?;
-    let filter = LogFilter {
-        addresses: args.address.iter().copied().collect(),
-        topic0: args.topic0.iter().copied().collect(),
-    };
+    let filter = args.logs.filter();
     let stretch =
         Stretch { from: args.from.map(bound), to: args.to.map(bound), abandoned: args.abandoned };
     let view = View::open(config)?;
@@ -70,7 +66,7 @@ pub fn find(config: &Config, args: &cli::Find) -> Result<(), Failure> {
 }
 
 /// A place in the chain as one end of a stretch. Ages count from now.
-fn bound(place: Start) -> Bound {
+pub fn bound(place: Start) -> Bound {
     match place {
         Start::Block(number) => Bound::Block(number),
         Start::Latest => Bound::Block(u64::MAX),

@@ -226,7 +226,8 @@ impl Nothing {
     }
 }
 
-fn journal(store: &Store, chain: &Chain) -> Result<Journal, Problem> {
+/// The journal of a configured chain, begun when it was not.
+pub fn journal(store: &Store, chain: &Chain) -> Result<Journal, Problem> {
     let journal = store.journal(&chain.name, chain.chain_id);
     journal.map_err(|error| journal_problem(&error))
 }
@@ -278,7 +279,8 @@ fn print_plans(plans: &[PlanView]) {
     print("\nNothing was done. `shepherd run` and `shepherd ingest` fill these gaps.\n");
 }
 
-fn configured<'c>(config: &'c Config, name: &ChainName) -> Result<&'c Chain, Problem> {
+/// A chain of the configuration by its name.
+pub fn configured<'c>(config: &'c Config, name: &ChainName) -> Result<&'c Chain, Problem> {
     config.chains.iter().find(|chain| chain.name == *name).ok_or_else(|| {
         let known: Vec<&str> = config.chains.iter().map(|chain| chain.name.as_str()).collect();
         let help = format!("the chains in the configuration are {}", known.join(", "));
@@ -286,7 +288,8 @@ fn configured<'c>(config: &'c Config, name: &ChainName) -> Result<&'c Chain, Pro
     })
 }
 
-fn runtime() -> Result<Runtime, Problem> {
+/// What waits for endpoints, signals and disks at once.
+pub fn runtime() -> Result<Runtime, Problem> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -7,6 +7,7 @@ mod daemon;
 mod data;
 mod destinations;
 mod endpoints;
+mod exchange;
 mod exit;
 mod find;
 mod history;
@@ -64,6 +65,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Journal(JournalCommand::Verify(args)) => verify::verify(&config()?, args),
         Command::Journal(JournalCommand::Find(args)) => find::find(&config()?, args),
         Command::Journal(JournalCommand::Reindex(args)) => reindex::reindex(&config()?, args),
+        Command::Journal(JournalCommand::Export(args)) => exchange::export(&config()?, args),
+        Command::Journal(JournalCommand::Import(args)) => exchange::import(&config()?, args),
         Command::Journal(JournalCommand::Stat(args)) => stat::stat(&config()?, args),
         Command::Ingest(args) => history::ingest(&config()?, args),
         Command::Resume(args) => history::resume(&config()?, args),

@@ -92,6 +92,24 @@ impl From<&shepherd_ingest::Progress> for Step {
     }
 }
 
+impl From<&shepherd_exchange::Progress> for Step {
+    fn from(progress: &shepherd_exchange::Progress) -> Step {
+        Step {
+            first: progress.first,
+            next: progress.next,
+            last: progress.end.saturating_sub(1),
+            blocks: progress.blocks,
+            logs: progress.logs,
+            blocks_per_second: tenths(progress.blocks_per_second()),
+            logs_per_second: tenths(progress.logs_per_second()),
+            eta_by_blocks_seconds: progress.eta().map(|eta| eta.as_secs()),
+            eta_by_logs_seconds: None,
+            elapsed_seconds: tenths(progress.elapsed.as_secs_f64()),
+            waiting: None,
+        }
+    }
+}
+
 /// More digits would only be noise.
 fn tenths(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
@@ -146,8 +164,9 @@ impl Shown {
         match &self.bar {
             None => print_json_line(step),
             Some(bar) => {
-                bar.set_length(step.last);
-                bar.set_position(step.next.saturating_sub(1));
+                // At least one, so that the bar is empty and not full while nothing is known.
+                bar.set_length((step.last + 1).saturating_sub(step.first).max(1));
+                bar.set_position(step.next.saturating_sub(step.first));
                 bar.set_message(message(step));
             }
         }
@@ -164,6 +183,9 @@ fn message(step: &Step) -> String {
     if let Some(reason) = &step.waiting {
         return format!("waiting: {reason}");
     }
+    if step.elapsed_seconds == 0.0 && step.blocks == 0 {
+        return "asking for the first and the last block".to_owned();
+    }
     let rate = |per_second: f64| HumanCount(per_second.round() as u64);
     let left = |seconds: Option<u64>| {
         seconds.map_or("?".to_owned(), |seconds| {
@@ -171,7 +193,9 @@ fn message(step: &Step) -> String {
         })
     };
     format!(
-        "{} blocks/s, {} logs/s; left by blocks {}, by logs {}",
+        "block {} of {}, {} blocks/s, {} logs/s; left by blocks {}, by logs {}",
+        HumanCount(step.next.saturating_sub(1)),
+        HumanCount(step.last),
         rate(step.blocks_per_second),
         rate(step.logs_per_second),
         left(step.eta_by_blocks_seconds),
@@ -209,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_bar_says_both_rates_and_both_times_left() {
-        let expected = "50 blocks/s, 123,457 logs/s; left by blocks 00:00:10, by logs ?";
+        let expected = "block 499 of 999, 50 blocks/s, 123,457 logs/s; \
+                        left by blocks 00:00:10, by logs ?";
         assert_eq!(message(&step()), expected);
     }
 

@@ -99,6 +99,15 @@ fn verify_chain(
     let boundary = earlier.map(|earlier| earlier.content.to);
     let mut verified = Verified::new(chain.as_str());
     let mut next = OffsetView(0);
+    if let Some(boundary) = boundary {
+        next = view.verify(config, chain, next, 1)?.from;
+        if boundary <= next {
+            let message =
+                format!("the journal begins at record {next}, the summary ends at {boundary}");
+            let help = "retention removed what the summary was about: there is nothing to compare";
+            return Err(Problem::new(Code::Failed, message).help(help));
+        }
+    }
     loop {
         let limit = match boundary {
             Some(boundary) if next < boundary => VERIFY_RECORDS_MAX.min(boundary.0 - next.0),
@@ -222,8 +231,12 @@ impl Verified {
             0 => "every one holds".to_owned(),
             wrong => format!("{wrong} {} not hold", if wrong == 1 { "does" } else { "do" }),
         };
+        let from = match self.from {
+            OffsetView(0) => String::new(),
+            from => format!(" from {from} on"),
+        };
         let mut text = format!(
-            "{chain}: {} ({}, {}, {}; {bytes} bytes): {verdict}\n  digest {digest}\n",
+            "{chain}: {}{from} ({}, {}, {}; {bytes} bytes): {verdict}\n  digest {digest}\n",
             count(*records, "record"),
             count(*blocks, "block"),
             count(*reverts, "revert"),

@@ -6,7 +6,7 @@
 //!              └─ none does ──────▶ the store ─────┘
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use shepherd_admin::{
     find::{self, Bound, Stretch},
@@ -258,11 +258,12 @@ pub fn open_store(config: &Config, metrics: shepherd_log::Metrics) -> Result<Sto
         on_write_failure: exit::on_write_failure,
         metrics,
     };
-    Store::open(&config.data_dir, options).map_err(|error| not_opened(config, &error))
+    Store::open(&config.data_dir, options).map_err(|error| not_opened(&config.data_dir, &error))
 }
 
-fn not_opened(config: &Config, error: &OpenError) -> Problem {
-    let data_dir = config.data_dir.display();
+/// Why a data directory cannot be opened, and what to do.
+pub fn not_opened(data_dir: &Path, error: &OpenError) -> Problem {
+    let data_dir = data_dir.display();
     let named = |code, what: &str| {
         Problem::new(code, format!("cannot open the data directory {data_dir}: {what}"))
     };
@@ -283,7 +284,8 @@ fn not_opened(config: &Config, error: &OpenError) -> Problem {
     }
 }
 
-fn unanswered(error: QueryError) -> Problem {
+/// Why a question about a store has no answer.
+pub fn unanswered(error: QueryError) -> Problem {
     let code = match error {
         QueryError::NoChain(_) | QueryError::NoLane(_) | QueryError::NoEffect { .. } => {
             Code::Failed

@@ -186,3 +186,40 @@ fn logs_are_found_by_contract_topic_and_stretch_with_and_without_the_daemon() {
     assert_eq!(found(again.clone()), with_daemon[0]);
     assert_eq!(touched(&again), (json!(46), json!(255)));
 }
+
+#[test]
+fn what_was_exported_is_imported_at_full_trust_and_copied_between_directories() {
+    let anvil = anvil(31337);
+    make_logs(&anvil, 30, &[7]);
+    let folder = followed(&anvil);
+    let export = folder.run(&["journal", "export", "--out", "files"]);
+    let view: Value = serde_json::from_str(export.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&view["blocks"], &view["logs"]), (&json!(31), &json!(31)), "{export:?}");
+    let again = folder.run(&["journal", "export", "--out", "files"]);
+    let view: Value = serde_json::from_str(again.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&view["files_written"], &view["files_kept"]), (&json!(0), &json!(2)));
+
+    let args = ["journal", "export", "--format", "jsonl", "--out", "-", "--from", "8", "--to", "9"];
+    let lines = folder.run(&args).stdout;
+    let numbers: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["number"].clone())
+        .collect();
+    assert_eq!(numbers, [json!(8), json!(9)]);
+
+    // Nothing is asked of an endpoint, and there is none.
+    let digest =
+        |folder: &Folder| folder.json(&["journal", "verify", "--json"])[0]["digest"].clone();
+    let data = folder.path("data");
+    for source in [folder.path("files"), data] {
+        let other = Folder::new(common::NOWHERE);
+        let import = ["journal", "import", "--offline", source.to_str().unwrap()];
+        let ended = other.run(&import);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let view: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
+        assert_eq!((&view["blocks"], &view["complete"]), (&json!(31), &json!(true)));
+        assert_eq!(digest(&other), digest(&folder), "{}", source.display());
+    }
+    folder.fails(&["journal", "import", "nothing-there"], 1, &["nothing-there"]);
+    folder.fails(&["journal", "export", "--out", "x", "--from", "99"], 1, &["no block from"]);
+}
