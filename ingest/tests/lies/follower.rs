@@ -53,7 +53,9 @@ impl Disk {
     pub fn new(chain_id: u64) -> Disk {
         // In memory where there is such a place: what survives a power cut is for the store's own
         // tests to say.
-        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let mut named = tempfile::Builder::new();
+        named.prefix("shepherd-lies-");
+        let directory = named.tempdir_in("/dev/shm").or_else(|_| named.tempdir()).unwrap();
         Disk::open(Directory(Some(directory)), chain_id)
     }
 

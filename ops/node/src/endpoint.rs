@@ -42,6 +42,9 @@ pub(crate) enum Reply {
 /// Buffers kept for the next answers. More are under way at once only when a test does it.
 const BUFFERS_MAX: usize = 8;
 
+/// Larger buffers are given back to the system: somebody asked for a long range, and may not again.
+const BUFFER_BYTES_MAX: usize = 32 << 20;
+
 /// Dates and numbers that ask to wait, most of them for no time at all.
 const RETRY_AFTER: &[&str] = &["0", "0", "0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon", "-1", "1"];
 
@@ -62,7 +65,7 @@ impl Endpoint {
     /// Keeps a buffer for the next answer.
     pub(crate) fn return_buffer(&self, mut buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().expect("nothing panics while it holds the buffers");
-        if buffers.len() < BUFFERS_MAX {
+        if buffers.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_BYTES_MAX {
             buffer.clear();
             buffers.push(buffer);
         }
