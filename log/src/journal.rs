@@ -576,12 +576,6 @@ impl Journal {
         reverts.ancestors.range(range).map(|(revert, ancestor)| (*revert, *ancestor)).collect()
     }
 
-    /// Whether a revert at or after `cut` abandons a block before it.
-    pub(crate) fn has_revert_across(&self, cut: Offset) -> bool {
-        let reverts = self.inner.reverts.read().expect("nothing panics while extending");
-        reverts.abandoned.range(..cut).any(|(_, revert)| *revert >= cut)
-    }
-
     /// How many reverts are in a range.
     pub(crate) fn count_reverts(&self, range: Range<Offset>) -> u64 {
         let reverts = self.inner.reverts.read().expect("nothing panics while extending");

@@ -19,8 +19,8 @@
 //! 2. the rows of the block index go; those that are left over are never read;
 //! 3. the trees go.
 //!
-//! A cut lies before a block, and never between a block and the revert that abandons it, so that a
-//! lane can begin there.
+//! A cut lies before a block, and no revert behind it goes back over it, so that a lane can begin
+//! there.
 
 use std::{
     collections::BTreeMap,
@@ -300,11 +300,13 @@ impl Journal {
         Ok(lowest)
     }
 
-    /// Whether the journal may start at a cut: at a block, and not between a block and the revert
-    /// that abandons it.
+    /// Whether the journal may start at a cut: at a block, and so that no revert goes back over it.
+    /// None that may still come does: [`Blocker::Reorg`] keeps what it could go back to.
     fn can_begin_at(&self, cut: Offset, snapshot: &Snapshot) -> Result<bool, StorageError> {
-        let is_block = self.time_at(cut, snapshot)?.is_some();
-        Ok(is_block && !self.has_revert_across(cut))
+        let record = self.record_at(cut, snapshot)?;
+        let RecordView::Block(block) = record.record() else { return Ok(false) };
+        let lowest = self.lowest_ancestor(cut..self.tail().offset);
+        Ok(lowest.is_none_or(|lowest| lowest >= block.this.number))
     }
 
     /// Removes the records before a cut, and hands out what they took on disk.
