@@ -1,6 +1,6 @@
 //! Calls and notifications over a WebSocket.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use alloy_primitives::B256;
 use futures::{SinkExt, StreamExt};
@@ -125,52 +125,71 @@ async fn announce<S: AsyncRead + AsyncWrite + Unpin>(
     subscriptions: &[String],
     heads: &[B256],
 ) -> Next {
-    let mut late = VecDeque::new();
-    for hash in heads.iter().chain([&B256::ZERO]) {
-        // After the last one come those that are late.
-        let last = *hash == B256::ZERO;
-        let mut due: Vec<Value> = Vec::new();
-        if !last {
-            due.extend(head(endpoint, *hash));
-            let lie = match endpoint.liar.is_honest() || subscriptions.is_empty() {
-                true => None,
-                false => endpoint.liar.lie(Occasion::Notification),
-            };
-            if let Some((lie, mut random)) = lie {
-                endpoint.liar.told(lie, "a new head");
-                match lie {
-                    Lie::HeadMissing => due.clear(),
-                    Lie::HeadTwice => due.extend(due.first().cloned()),
-                    Lie::HeadLate => late.extend(due.pop()),
-                    Lie::HeadInvented => due.iter_mut().for_each(|head| invent(head, &mut random)),
-                    Lie::HeadForeign => {
-                        let text = notification("0xdead", &json!({ "number": "0x1" }));
-                        if let end @ (Next::End | Next::FallSilent) = say(stream, text).await {
-                            return end;
-                        }
-                    }
-                    Lie::BrokenFrame => {
-                        let _ = stream.get_mut().write_all(BROKEN_FRAME).await;
-                    }
-                    Lie::HalfClosed => {
-                        if random.random_bool(0.5) {
-                            let _ = stream.get_mut().shutdown().await;
-                        }
-                        return Next::FallSilent;
-                    }
-                    _ => unreachable!("this lie has no place here"),
-                }
-            } else {
-                due.extend(late.pop_front());
+    if subscriptions.is_empty() {
+        return Next::Talk;
+    }
+    let mut late = Vec::new();
+    for hash in heads {
+        let Some(mut head) = head(endpoint, *hash) else { continue };
+        let lie = match endpoint.liar.is_honest() {
+            true => None,
+            false => endpoint.liar.lie(Occasion::Notification),
+        };
+        let Some((lie, mut random)) = lie else {
+            late.insert(0, head);
+            if let Next::End = tell(stream, subscriptions, late.drain(..)).await {
+                return Next::End;
             }
-        } else {
-            due.extend(late.drain(..));
-        }
-        for head in due {
-            for id in subscriptions {
-                if let Next::End = say(stream, notification(id, &head)).await {
+            continue;
+        };
+        endpoint.liar.told(lie, "a new head");
+        let due = match lie {
+            Lie::HeadMissing => Vec::new(),
+            Lie::HeadTwice => vec![head.clone(), head],
+            Lie::HeadLate => {
+                late.push(head);
+                continue;
+            }
+            Lie::HeadInvented => {
+                invent(&mut head, &mut random);
+                vec![head]
+            }
+            Lie::HeadForeign => {
+                let nobody = ["0xdead".to_owned()];
+                if let Next::End = tell(stream, &nobody, [head.clone()].into_iter()).await {
                     return Next::End;
                 }
+                vec![head]
+            }
+            Lie::BrokenFrame => {
+                let _ = stream.get_mut().write_all(BROKEN_FRAME).await;
+                vec![head]
+            }
+            Lie::HalfClosed => {
+                if random.random_bool(0.5) {
+                    let _ = stream.get_mut().shutdown().await;
+                }
+                return Next::FallSilent;
+            }
+            _ => unreachable!("this lie has no place here"),
+        };
+        if let Next::End = tell(stream, subscriptions, due.into_iter()).await {
+            return Next::End;
+        }
+    }
+    tell(stream, subscriptions, late.into_iter()).await
+}
+
+/// Notifies all subscriptions of these heads, in this order.
+async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut WebSocketStream<S>,
+    subscriptions: &[String],
+    heads: impl Iterator<Item = Value>,
+) -> Next {
+    for head in heads {
+        for id in subscriptions {
+            if let Next::End = say(stream, notification(id, &head)).await {
+                return Next::End;
             }
         }
     }
