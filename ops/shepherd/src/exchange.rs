@@ -42,7 +42,7 @@ struct ExportView {
     /// The first and the last block.
     blocks_from: u64,
     blocks_to: u64,
-    /// What this run wrote.
+    /// What this run looked at; all of it was written unless logs were chosen.
     blocks: u64,
     logs: u64,
     bytes: u64,
@@ -92,7 +92,7 @@ pub fn export(config: &Config, args: &cli::Export) -> Result<(), Failure> {
     };
     let exported = exported.map_err(|error| export_problem(&error))?;
     if !to_stdout {
-        print_exported(chain.as_str(), &args.out, &exported);
+        print_exported(chain.as_str(), args, &exported);
     }
     match exported.stopped {
         true => Err(signals::stopped(&again("export", args.format == Format::Jsonl)).into()),
@@ -105,7 +105,7 @@ fn again(what: &str, from_the_start: bool) -> String {
     format!("the same {what} {how}")
 }
 
-fn print_exported(chain: &str, out: &Path, exported: &Exported) {
+fn print_exported(chain: &str, args: &cli::Export, exported: &Exported) {
     let Exported { heights, blocks, logs, bytes, files_written, files_kept, stopped } = exported;
     let view = ExportView {
         chain: chain.to_owned(),
@@ -125,11 +125,14 @@ fn print_exported(chain: &str, out: &Path, exported: &Exported) {
         0 => String::new(),
         kept => format!(", {} were there already", count(*kept, "file")),
     };
+    // With a filter not all of them are written.
+    let filtered = args.logs.filter() != LogFilter::default();
+    let looked_at = if filtered { " looked at" } else { "" };
     print(&format!(
-        "{chain}: blocks {} to {} in {}: {}, {}, {} in {}{kept}\n",
+        "{chain}: blocks {} to {} in {}: {}, {}{looked_at}, {} in {}{kept}\n",
         view.blocks_from,
         view.blocks_to,
-        out.display(),
+        args.out.display(),
         count(*blocks, "block"),
         count(*logs, "log"),
         size(*bytes),

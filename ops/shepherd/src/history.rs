@@ -46,7 +46,15 @@ struct Ingested {
 pub fn ingest(config: &Config, args: &cli::Ingest) -> Result<(), Failure> {
     let name = the_chain(config, args.chain.as_ref())?;
     let chain = configured(config, &name)?;
-    let store = open_store(config, shepherd_log::Metrics::unregistered())?;
+    let store =
+        open_store(config, shepherd_log::Metrics::unregistered()).map_err(
+            |problem| match problem.code {
+                Code::Locked => problem.help(
+                    "`shepherd run` fills gaps by itself; to fill one without it, stop it first",
+                ),
+                _ => problem,
+            },
+        )?;
     let journal = journal(&store, chain)?;
     if let Some(from) = args.from {
         goes_on_from(&journal, from)?;
@@ -78,7 +86,7 @@ pub fn ingest(config: &Config, args: &cli::Ingest) -> Result<(), Failure> {
         complete,
         blocks: progress.blocks,
         logs: progress.logs,
-        elapsed_seconds: progress.elapsed.as_secs_f64(),
+        elapsed_seconds: progress::tenths(progress.elapsed.as_secs_f64()),
         head: tail.head.map(BlockRefView::from),
     };
     ingested.print();
@@ -276,7 +284,11 @@ fn print_plans(plans: &[PlanView]) {
             calls.join(", ")
         ));
     }
-    print("\nNothing was done. `shepherd run` and `shepherd ingest` fill these gaps.\n");
+    let behind = plans.iter().any(|plan| plan.gap.is_some());
+    print(match behind {
+        true => "\nNothing was done. `shepherd run` and `shepherd ingest` fill these gaps.\n",
+        false => "\nNo journal is behind.\n",
+    });
 }
 
 /// A chain of the configuration by its name.

@@ -110,8 +110,8 @@ impl From<&shepherd_exchange::Progress> for Step {
     }
 }
 
-/// More digits would only be noise.
-fn tenths(number: f64) -> f64 {
+/// Rounded: more digits would only be noise.
+pub fn tenths(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }
 
@@ -150,13 +150,9 @@ struct Shown {
 
 impl Shown {
     fn new(chain: &str) -> Shown {
-        let bar = stdout().is_terminal().then(|| {
-            bar(
-                chain,
-                0,
-                "{prefix}  block {human_pos} of {human_len}  {wide_bar} {percent:>3} %\n{msg}",
-            )
-        });
+        let template = "{prefix}  {wide_bar} {percent:>3} %\n{msg}";
+        // One of one that is not done: empty and not full while nothing is known.
+        let bar = stdout().is_terminal().then(|| bar(chain, 1, template));
         Shown { bar }
     }
 
@@ -164,7 +160,6 @@ impl Shown {
         match &self.bar {
             None => print_json_line(step),
             Some(bar) => {
-                // At least one, so that the bar is empty and not full while nothing is known.
                 bar.set_length((step.last + 1).saturating_sub(step.first).max(1));
                 bar.set_position(step.next.saturating_sub(step.first));
                 bar.set_message(message(step));

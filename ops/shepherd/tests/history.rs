@@ -106,4 +106,6 @@ fn the_plan_says_what_is_missing_and_does_nothing() {
     assert_eq!(ends(&folder), (json!(0), json!(20)));
     folder.run(&["ingest"]);
     assert_eq!(folder.json(&["resume", "--plan", "--json"])[0]["gap"], json!(null));
+    let shown = folder.run(&["resume", "--plan"]);
+    assert!(shown.stdout.contains("No journal is behind."), "{}", shown.stdout);
 }
