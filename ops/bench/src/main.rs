@@ -10,10 +10,12 @@ mod journal;
 mod lane;
 mod load;
 mod module;
+mod process;
 mod reads;
 mod report;
 mod restart;
 mod synthetic;
+mod week;
 
 use std::path::PathBuf;
 
@@ -34,7 +36,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1_000_000)]
     logs: u64,
     /// Measure only the sections whose names contain this: follow, reads, watched, journal,
-    /// lane, module, restart.
+    /// lane, module, restart, week.
     #[arg(long, default_value = "")]
     only: String,
     /// Watched orders of the load sections, one after the other.
@@ -49,6 +51,15 @@ struct Arguments {
     /// Blocks of fifty logs that anvil is filled with.
     #[arg(long, default_value_t = 1_000)]
     anvil_blocks: u64,
+    /// Blocks of the week that is ingested.
+    #[arg(long, default_value_t = 50_400)]
+    week_blocks: u64,
+    /// Runs of the week, which takes minutes each.
+    #[arg(long, default_value_t = 3)]
+    week_runs: usize,
+    /// A Python that has cryo, the peer that reads the same week (`pip install cryo==0.3.2`).
+    #[arg(long, default_value = "python3")]
+    cryo_python: PathBuf,
 }
 
 #[tokio::main]
@@ -67,8 +78,13 @@ async fn main() -> anyhow::Result<()> {
         reads::measure(&mut report).await?;
     }
     if wanted("watched") {
-        let Arguments { watches, quiet_blocks, rounds, .. } = arguments;
+        let Arguments { watches, quiet_blocks, rounds, .. } = arguments.clone();
         load::measure(&mut report, &load::Plan { watches, quiet_blocks, rounds }).await?;
+    }
+    if wanted("week") {
+        let Arguments { week_blocks: blocks, week_runs: runs, cryo_python, .. } = &arguments;
+        let plan = week::Plan { blocks: *blocks, runs: *runs, cryo_python: cryo_python.clone() };
+        week::measure(&mut report, &plan).await?;
     }
     let of_journal = ["journal", "lane", "module", "restart"].map(wanted);
     let report = if of_journal.contains(&true) {

@@ -107,7 +107,8 @@ fn bench(root: &Path, arguments: &[String]) -> anyhow::Result<()> {
     guests::build(root)?;
     // The daemon too: some figures are of a whole process, from kill to first commit.
     let mut build = shell::cargo(root);
-    build.args(["build", "--release", "--package", "shepherd-cli", "--package", "shepherd-bench"]);
+    let packages = ["shepherd-cli", "shepherd-node", "shepherd-bench"];
+    build.args(["build", "--release"]).args(packages.map(|name| format!("--package={name}")));
     shell::run(&mut build)?;
     shell::run(process::Command::new(root.join("target/release/shepherd-bench")).args(arguments))
 }
