@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use shepherd_admin::{
@@ -17,7 +17,7 @@ use shepherd_admin::{
 };
 use shepherd_log::{
     Applied, Block, BlockRef, Deliver, Effect, EffectId, EffectKey, EffectResult, Header, LaneId,
-    Options, Record, RecordView, Refusal, Revert, Settled, Store, Writes,
+    Log, Options, Record, RecordView, Refusal, Revert, Settled, Store, Writes,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -329,6 +329,41 @@ fn reorgs_show_what_they_abandoned_and_stat_counts_what_there_is() {
 }
 
 #[test]
+fn logs_are_found_by_contract_and_stretch() {
+    let api = Api::start();
+    let journal = api.store.existing_journal(&"testnet".parse().unwrap()).unwrap();
+    let log = |index| Log {
+        address: Address::repeat_byte(index as u8),
+        topics: vec![hash(1, index as u8)],
+        data: vec![7].into(),
+        index,
+        transaction_index: 0,
+        transaction_hash: hash(2, 2),
+    };
+    let this = BlockRef { number: 14, hash: hash(14, 1) };
+    let header =
+        Header { this, parent: hash(13, 1), timestamp: 1_800_000_000, rlp: vec![0xc0].into() };
+    let block = Block { header, logs: vec![log(0), log(1)] };
+    journal.append(journal.tail().offset, &[Record::Block(block)]).unwrap();
+    let address = Address::repeat_byte(1);
+    let count = |query: &str| {
+        let found = api.json(&format!("/v1/chains/testnet/logs?{query}"));
+        assert_eq!(found["more_from"], Value::Null);
+        found["logs"].as_array().unwrap().len()
+    };
+    assert_eq!(count(""), 2);
+    assert_eq!(count(&format!("address={address}")), 1);
+    assert_eq!(count(&format!("address={address},{}", Address::ZERO)), 2);
+    assert_eq!(count(&format!("address={address}&topic0={}", hash(1, 0))), 0);
+    assert_eq!(count("to_block=13"), 0);
+    assert_eq!(count("from_time=1800000000&abandoned=true"), 2);
+    assert_eq!(count("from_time=1800000001"), 0);
+    let log = &api.json(&format!("/v1/chains/testnet/logs?topic0={}", hash(1, 1)))["logs"][0];
+    assert_eq!((&log["block"]["number"], &log["offset"]), (&json!(14), &json!("6")));
+    assert_eq!(log["data"], "0x07");
+}
+
+#[test]
 fn state_comes_in_pages_by_prefix() {
     let api = Api::start();
     let entry = |key: &str, value: &str| json!({"key": key, "value": value});
@@ -455,6 +490,8 @@ fn wrong_questions_are_problems() {
     check("/v1/chains/testnet/journal?form=1", 400, "form");
     check("/v1/chains/testnet/journal?from=6&wait=99", 400, "`wait`");
     check("/v1/chains/testnet/journal/verify?limit=99999", 400, "`limit`");
+    check("/v1/chains/testnet/logs?address=0x12", 400, "`address`");
+    check("/v1/chains/testnet/logs?from_block=1&from_time=1", 400, "exclude each other");
     check("/v1/chains/testnet/reorgs?last=0", 400, "`last`");
     check("/v1/chains/moon/reorgs", 404, "no chain called moon");
     check("/v1/chains/moon/journal/stat", 404, "no chain called moon");

@@ -46,15 +46,7 @@ struct Ingested {
 pub fn ingest(config: &Config, args: &cli::Ingest) -> Result<(), Failure> {
     let name = the_chain(config, args.chain.as_ref())?;
     let chain = configured(config, &name)?;
-    let store =
-        open_store(config, shepherd_log::Metrics::unregistered()).map_err(
-            |problem| match problem.code {
-                Code::Locked => problem.help(
-                    "`shepherd run` fills gaps by itself; to fill one without it, stop it first",
-                ),
-                _ => problem,
-            },
-        )?;
+    let store = open_store(config, shepherd_log::Metrics::unregistered()).map_err(in_use)?;
     let journal = journal(&store, chain)?;
     if let Some(from) = args.from {
         goes_on_from(&journal, from)?;
@@ -95,6 +87,16 @@ pub fn ingest(config: &Config, args: &cli::Ingest) -> Result<(), Failure> {
         false => {
             Err(signals::stopped("`shepherd run`, or the same command, goes on from there").into())
         }
+    }
+}
+
+/// Whoever has the data directory open is most likely doing the same.
+fn in_use(problem: Problem) -> Problem {
+    match problem.code {
+        Code::Locked => {
+            problem.help("`shepherd run` fills gaps by itself; stop it first to do without it")
+        }
+        _ => problem,
     }
 }
 
@@ -188,7 +190,7 @@ pub fn resume(config: &Config, args: &cli::Resume) -> Result<(), Failure> {
         return Err(Problem::new(Code::Failed, message).help(help).into());
     }
     let exists = config.data_dir.join("store").exists();
-    let store = exists.then(|| open_existing(config)).transpose()?;
+    let store = exists.then(|| open_existing(config)).transpose().map_err(in_use)?;
     // An empty journal elsewhere stands for one that was never begun.
     let nothing = Nothing::new()?;
     let runtime = runtime()?;
