@@ -202,3 +202,54 @@ fn print_endpoints(endpoints: &[CheckedEndpoint]) {
     print_table(&mut rows);
     print("\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use shepherd_log::BlockRef;
+    use shepherd_rpc::{ArchiveDepth, EndpointCheck, Sighting};
+
+    use super::*;
+
+    /// Warnings about a chain whose endpoints have these of `finalized` and receipts.
+    fn warnings(lines: &str, endpoints: &[(bool, bool)]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shepherd.toml");
+        let text = format!(
+            "data_dir = 'data'\n[chains.devnet]\nchain_id = 31337\nstart_block = 0\n\
+             endpoints = ['http://a']\n{lines}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = config::load(&file).expect("it is right");
+        let endpoint = |&(finalized_tag, block_receipts): &(bool, bool)| EndpointCheck {
+            endpoint: "http://a".to_owned(),
+            result: Ok(Sighting { chain_id: 31337, genesis: None }),
+            capabilities: Some(Capabilities {
+                logs_by_hash: true,
+                finalized_tag,
+                block_receipts,
+                batch_calls: 100,
+                archive_depth: ArchiveDepth::Full,
+            }),
+        };
+        let sample = Ok(BlockRef { number: 1, hash: Default::default() });
+        let endpoints = endpoints.iter().map(endpoint).collect();
+        lacking(&config.chains[0], &ChainCheck { endpoints, sample })
+    }
+
+    #[test]
+    fn what_no_endpoint_can_do_is_a_warning_only_where_it_is_counted_on() {
+        for (lines, endpoints, expected) in [
+            ("", &[(true, false)][..], None),
+            ("", &[(false, false), (true, false)], None),
+            ("", &[(false, false)], Some("`finalized`")),
+            ("finality = 64", &[(false, false)], None),
+            ("trust = 'receipts'", &[(true, false)], Some("eth_getBlockReceipts")),
+            ("trust = 'receipts'", &[(true, true)], None),
+            ("", &[], None),
+        ] {
+            let found = warnings(lines, endpoints);
+            assert_eq!(found.len(), usize::from(expected.is_some()), "{lines} {endpoints:?}");
+            assert!(expected.is_none_or(|part| found[0].contains(part)), "{found:?}");
+        }
+    }
+}

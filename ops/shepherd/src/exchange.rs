@@ -1,7 +1,7 @@
 //! `shepherd journal export` and `journal import`: out to files, and in again, verified.
 
 use std::{
-    io::{BufWriter, IsTerminal, stdout},
+    io::{BufWriter, ErrorKind, IsTerminal, stdout},
     path::{Path, PathBuf},
 };
 
@@ -90,6 +90,12 @@ pub fn export(config: &Config, args: &cli::Export) -> Result<(), Failure> {
     } else {
         run(chain.as_str(), work)?
     };
+    if let (true, Err(ExportError::Lines(error))) = (to_stdout, &exported)
+        && error.kind() == ErrorKind::BrokenPipe
+    {
+        // The reader has seen enough (`… | head`): nobody is left to tell.
+        return Ok(());
+    }
     let exported = exported.map_err(|error| export_problem(&error))?;
     if !to_stdout {
         print_exported(chain.as_str(), args, &exported);

@@ -206,6 +206,9 @@ fn what_was_exported_is_imported_at_full_trust_and_copied_between_directories() 
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["number"].clone())
         .collect();
     assert_eq!(numbers, [json!(8), json!(9)]);
+    let rare = RARE.to_string();
+    let args = ["journal", "export", "--format", "jsonl", "--out", "-", "--address", &rare];
+    assert_eq!(folder.run(&args).stdout.lines().count(), 1);
 
     // Nothing is asked of an endpoint, and there is none.
     let digest =
