@@ -14,7 +14,7 @@ use crate::{
     view::{BlockRefView, FoundLogView, FoundView, OffsetView, block_time, bytes},
 };
 
-/// Most records that one page looks at: seven days of a chain with twelve-second blocks.
+/// Most records that one page looks at: nearly seven days of a chain with twelve-second blocks.
 pub const FIND_RECORDS_MAX: u64 = 50_000;
 
 /// A page with this many logs takes no further block: about a megabyte of JSON.
