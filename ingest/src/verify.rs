@@ -39,6 +39,12 @@ pub enum Mismatch {
         /// The block.
         block: BlockRef,
     },
+    /// A header of a height that no chain reaches.
+    #[error("block number {number} is out of range")]
+    Height {
+        /// The number.
+        number: u64,
+    },
     /// Another block than the one asked for by hash.
     #[error("asked for block {asked}, got {answered}")]
     OtherBlock {
@@ -178,8 +184,16 @@ impl VerifiedHeader {
     }
 }
 
-/// Checks that a header has the hash it came with.
+/// No chain gets this high: at a block per millisecond it takes nine thousand years. Heights below
+/// can be added to and doubled without a thought.
+const HEIGHT_END: u64 = 1 << 48;
+
+/// Checks that a header has the hash it came with, and a height that a chain can have.
 pub(crate) fn header(wire: WireHeader, trust: Trust) -> Result<VerifiedHeader, Mismatch> {
+    let number = wire.consensus.number;
+    if HEIGHT_END <= number {
+        return Err(Mismatch::Height { number });
+    }
     let mut rlp = Vec::with_capacity(wire.consensus.length());
     wire.consensus.encode(&mut rlp);
     let claimed = wire.hash;
@@ -191,7 +205,7 @@ pub(crate) fn header(wire: WireHeader, trust: Trust) -> Result<VerifiedHeader, M
     }
     Ok(VerifiedHeader {
         header: Header {
-            this: BlockRef { number: wire.consensus.number, hash: claimed },
+            this: BlockRef { number, hash: claimed },
             parent: wire.consensus.parent_hash,
             timestamp: wire.consensus.timestamp,
             rlp: rlp.into(),
@@ -439,6 +453,15 @@ mod tests {
         let refused = header(lie(), Trust::Bloom).unwrap_err();
         assert_eq!(refused, Mismatch::HeaderHash { claimed, computed });
         assert_eq!(header(lie(), Trust::Link).unwrap().header.this.hash, claimed);
+    }
+
+    #[test]
+    fn a_height_that_no_chain_reaches_is_refused() {
+        for (number, holds_up) in [(HEIGHT_END - 1, true), (HEIGHT_END, false), (u64::MAX, false)] {
+            let consensus = consensus::Header { number, ..Default::default() };
+            let told = WireHeader { hash: consensus.hash_slow(), consensus };
+            assert_eq!(header(told, Trust::Bloom).is_ok(), holds_up, "{number}");
+        }
     }
 
     #[test]
