@@ -91,6 +91,19 @@ async fn an_endpoint_that_hangs_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn to_ask_nothing_says_nothing_about_an_endpoint() {
+    let server = Server::start().await;
+    let pool = pool(vec![spec(&server)], options());
+    assert_eq!(ask(&pool).await, server.url());
+    let before = &pool.status()[0];
+    for _ in 0..20 {
+        assert!(pool.batch(&[]).await.unwrap().answers.is_empty());
+    }
+    let after = &pool.status()[0];
+    assert_eq!((after.latency, after.health), (before.latency, before.health));
+}
+
+#[tokio::test]
 async fn a_websocket_that_never_opens_is_not_waited_for() {
     let quick = Server::start().await;
     // Connections are made, and nobody answers.
