@@ -35,7 +35,7 @@ use fjall::{Keyspace, Readable, Snapshot};
 use crate::{
     checks,
     codec::{self, RecordView, StartRow, seal_row},
-    journal::{Journal, ReadError, SEGMENT_RECORDS, Start, StoredRecord},
+    journal::{Journal, ReadError, SEGMENT_RECORDS, Start, StoredRecord, Tail},
     store::StorageError,
     types::{LaneId, Offset},
     writer::Batch,
@@ -144,6 +144,12 @@ pub(crate) struct Holds {
     next: u64,
 }
 
+/// The journal as one pass looks at it, while records go on being appended.
+struct Moment {
+    tail: Tail,
+    snapshot: Snapshot,
+}
+
 impl Drop for RetentionHold {
     fn drop(&mut self) {
         let mut holds = self.holds.lock().expect("nothing panics while holding the holds");
@@ -162,6 +168,12 @@ impl Journal {
         RetentionHold { holds: self.holds().clone(), number }
     }
 
+    fn moment(&self) -> Moment {
+        // In this order: whatever the tail names is in the snapshot.
+        let tail = self.tail();
+        Moment { tail, snapshot: self.core().snapshot() }
+    }
+
     /// Keeps `start` where it is.
     pub(crate) fn lock_retention(&self) -> MutexGuard<'_, Holds> {
         self.holds().lock().expect("nothing panics while holding the holds")
@@ -175,19 +187,19 @@ impl Journal {
     pub fn retain(&self, retention: &Retention) -> Result<Retained, StorageError> {
         let holds = self.lock_retention();
         let first = self.start();
-        let snapshot = self.core().snapshot();
-        let wanted = self.wanted_start(retention, &snapshot)?;
-        let needed = self.first_needed(&holds, &snapshot)?;
+        let moment = self.moment();
+        let wanted = self.wanted_start(retention, &moment)?;
+        let needed = self.first_needed(&holds, &moment)?;
         let allowed = needed.as_ref().map_or(wanted, |(_, at)| wanted.min(*at));
         let mut bytes = 0;
         for cut in cuts(first, allowed) {
-            if self.can_begin_at(cut, &snapshot)? {
-                bytes += self.remove_before(cut, &snapshot)?;
+            if self.can_begin_at(cut, &moment)? {
+                bytes += self.remove_before(cut, &moment)?;
             }
         }
         let blocked = match needed.filter(|(_, at)| segment_start(*at) < wanted) {
             Some((by, at)) => {
-                let since = self.time_from(at, &snapshot)?.unwrap_or_default();
+                let since = self.time_from(at, &moment)?.unwrap_or_default();
                 Some(Blocked { by, at, since, wanted })
             }
             None => None,
@@ -198,25 +210,21 @@ impl Journal {
     /// How far retention is from being held up.
     pub fn retention_outlook(&self, retention: &Retention) -> Result<Outlook, StorageError> {
         let holds = self.lock_retention();
-        let snapshot = self.core().snapshot();
-        let wanted = self.wanted_start(retention, &snapshot)?;
-        let needed = self.first_needed(&holds, &snapshot)?;
+        let moment = self.moment();
+        let wanted = self.wanted_start(retention, &moment)?;
+        let needed = self.first_needed(&holds, &moment)?;
         let used = match &needed {
-            Some((_, at)) => self.share_behind(*at, retention, &snapshot)?,
+            Some((_, at)) => self.share_behind(*at, retention, &moment)?,
             None => 0.0,
         };
         Ok(Outlook { start: self.start(), wanted, needed, used, alarm: used >= ALARM_SHARE })
     }
 
     /// Where the journal would start if nobody needed anything: at a segment, at most the newest.
-    fn wanted_start(
-        &self,
-        retention: &Retention,
-        snapshot: &Snapshot,
-    ) -> Result<Offset, StorageError> {
+    fn wanted_start(&self, retention: &Retention, moment: &Moment) -> Result<Offset, StorageError> {
         let start = self.start();
         // A cut needs a record behind it.
-        let last = Offset::new(self.tail().offset.get().saturating_sub(1));
+        let last = Offset::new(moment.tail.offset.get().saturating_sub(1));
         let mut wanted = start;
         if let Some(max_bytes) = retention.max_bytes {
             let mut kept = self.bytes_from(start);
@@ -228,11 +236,11 @@ impl Journal {
                 wanted = cut;
             }
         }
-        if let (Some(max_age), Some(head)) = (retention.max_age, self.head_time(snapshot)?) {
+        if let (Some(max_age), Some(head)) = (retention.max_age, self.head_time(moment)?) {
             let oldest = head.saturating_sub(max_age.as_secs());
             for cut in cuts(start, last) {
                 // What lies before a block is older than the block.
-                if self.time_from(cut, snapshot)?.is_none_or(|time| time > oldest) {
+                if self.time_from(cut, moment)?.is_none_or(|time| time > oldest) {
                     break;
                 }
                 wanted = wanted.max(cut);
@@ -245,8 +253,9 @@ impl Journal {
     fn first_needed(
         &self,
         holds: &Holds,
-        snapshot: &Snapshot,
+        moment: &Moment,
     ) -> Result<Option<(Blocker, Offset)>, StorageError> {
+        let Moment { tail, snapshot } = moment;
         let keyspaces = &self.core().keyspaces;
         let mut needs = Vec::new();
         for lane in checks::lanes(keyspaces, snapshot)? {
@@ -275,7 +284,7 @@ impl Journal {
             }
         }
         needs.extend(holds.held.values().map(|at| (Blocker::Hold, *at)));
-        let floor = self.tail().reorg_floor(self.core().options.reorg_depth_max);
+        let floor = tail.reorg_floor(self.core().options.reorg_depth_max);
         needs.extend(self.first_offset_above(floor, snapshot)?.map(|at| (Blocker::Reorg, at)));
         Ok(needs.into_iter().min_by_key(|(_, at)| *at))
     }
@@ -302,18 +311,19 @@ impl Journal {
 
     /// Whether the journal may start at a cut: at a block, and so that no revert goes back over it.
     /// None that may still come does: [`Blocker::Reorg`] keeps what it could go back to.
-    fn can_begin_at(&self, cut: Offset, snapshot: &Snapshot) -> Result<bool, StorageError> {
-        let record = self.record_at(cut, snapshot)?;
+    fn can_begin_at(&self, cut: Offset, moment: &Moment) -> Result<bool, StorageError> {
+        let record = self.record_at(cut, moment)?;
         let RecordView::Block(block) = record.record() else { return Ok(false) };
+        // Those that came since the moment too.
         let lowest = self.lowest_ancestor(cut..self.tail().offset);
         Ok(lowest.is_none_or(|lowest| lowest >= block.this.number))
     }
 
     /// Removes the records before a cut, and hands out what they took on disk.
-    fn remove_before(&self, cut: Offset, snapshot: &Snapshot) -> Result<u64, StorageError> {
+    fn remove_before(&self, cut: Offset, moment: &Moment) -> Result<u64, StorageError> {
         let bytes = self.bytes_from(self.start()).saturating_sub(self.bytes_from(cut));
         let keyspaces = &self.core().keyspaces;
-        let first = self.record_at(cut, snapshot)?;
+        let first = self.record_at(cut, moment)?;
         let mut batch = Batch::default();
         let key = codec::start_key(self.number());
         let row = StartRow { start: cut.get(), previous: first.previous().0 };
@@ -328,7 +338,7 @@ impl Journal {
         self.core().writer.commit(batch, None);
         self.set_start(Start { offset: cut, previous: first.previous() });
         self.index().work().forget_before(cut);
-        self.remove_block_rows(cut, first.head().number, snapshot)?;
+        self.remove_block_rows(cut, first.head().number, &moment.snapshot)?;
         let segment = cut.get() / SEGMENT_RECORDS;
         self.index().trees().delete_before(segment, self.core())?;
         self.trees().delete_before(segment, self.core())?;
@@ -368,7 +378,7 @@ impl Journal {
         &self,
         at: Offset,
         retention: &Retention,
-        snapshot: &Snapshot,
+        moment: &Moment,
     ) -> Result<f64, StorageError> {
         let mut share = 0.0_f64;
         if let Some(max_bytes) = retention.max_bytes {
@@ -379,8 +389,8 @@ impl Journal {
             let behind = from_segment as f64 - (from_segment - from_next) as f64 * before;
             share = share.max(behind / max_bytes.max(1) as f64);
         }
-        if let (Some(max_age), Some(head)) = (retention.max_age, self.head_time(snapshot)?) {
-            let time = self.time_from(at, snapshot)?.unwrap_or(head);
+        if let (Some(max_age), Some(head)) = (retention.max_age, self.head_time(moment)?) {
+            let time = self.time_from(at, moment)?.unwrap_or(head);
             let behind = head.saturating_sub(time) as f64;
             share = share.max(behind / max_age.as_secs_f64().max(1.0));
         }
@@ -395,26 +405,26 @@ impl Journal {
         sizes.map(|(_, tree)| tree.disk_space()).sum()
     }
 
-    fn head_time(&self, snapshot: &Snapshot) -> Result<Option<u64>, StorageError> {
-        let Some(head) = self.tail().head else { return Ok(None) };
-        match self.offset_of_at(head, snapshot)? {
-            Some(offset) => self.time_at(offset, snapshot),
+    fn head_time(&self, moment: &Moment) -> Result<Option<u64>, StorageError> {
+        let Some(head) = moment.tail.head else { return Ok(None) };
+        match self.offset_of_at(head, &moment.snapshot)? {
+            Some(offset) => self.time_at(offset, moment),
             None => Ok(None),
         }
     }
 
     /// The time of the block at an offset, `None` when the record there is none.
-    fn time_at(&self, offset: Offset, snapshot: &Snapshot) -> Result<Option<u64>, StorageError> {
-        Ok(match self.record_at(offset, snapshot)?.record() {
+    fn time_at(&self, offset: Offset, moment: &Moment) -> Result<Option<u64>, StorageError> {
+        Ok(match self.record_at(offset, moment)?.record() {
             RecordView::Block(block) => Some(block.timestamp),
             RecordView::Revert(_) | RecordView::Outcome(_) => None,
         })
     }
 
     /// The time of the first block at or after an offset.
-    fn time_from(&self, offset: Offset, snapshot: &Snapshot) -> Result<Option<u64>, StorageError> {
+    fn time_from(&self, offset: Offset, moment: &Moment) -> Result<Option<u64>, StorageError> {
         let offset = offset.max(self.start());
-        for stored in self.read_at(snapshot.clone(), offset..self.tail().offset) {
+        for stored in self.read_at(moment.snapshot.clone(), offset..moment.tail.offset) {
             if let RecordView::Block(block) = stored.map_err(unreadable)?.record() {
                 return Ok(Some(block.timestamp));
             }
@@ -422,8 +432,8 @@ impl Journal {
         Ok(None)
     }
 
-    fn record_at(&self, offset: Offset, snapshot: &Snapshot) -> Result<StoredRecord, StorageError> {
-        let record = self.read_at(snapshot.clone(), offset..offset.plus(1)).next();
+    fn record_at(&self, offset: Offset, moment: &Moment) -> Result<StoredRecord, StorageError> {
+        let record = self.read_at(moment.snapshot.clone(), offset..offset.plus(1)).next();
         record.unwrap_or(Err(ReadError::Missing { offset })).map_err(unreadable)
     }
 }

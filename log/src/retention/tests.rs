@@ -341,6 +341,32 @@ fn the_alarm_comes_before_the_slowest_lane_holds_retention_up() {
 }
 
 #[test]
+fn the_alarm_stays_while_records_are_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let journal = journal(&store);
+    let all = straight(0, 1200);
+    append_all(&journal, &all[..600]);
+    // So many that a look takes longer than an append.
+    for number in 0..300 {
+        drop(lane(&store, &format!("toy-{number}@testnet")));
+    }
+    let retention = Retention { max_age: Some(Duration::from_secs(1)), max_bytes: None };
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for record in all[600..].chunks(1) {
+                journal.append(journal.tail().offset, record).unwrap();
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        while !is_done.load(Ordering::Relaxed) {
+            assert!(journal.retention_outlook(&retention).unwrap().alarm);
+        }
+    });
+}
+
+#[test]
 fn no_revert_goes_back_over_a_cut() {
     // The first record behind the cut is abandoned: a lane that began there would stand on a
     // block before it.
