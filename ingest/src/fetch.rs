@@ -218,8 +218,17 @@ impl Fetcher {
         Ok(Fetched { value, from, json_bytes })
     }
 
-    /// The error that an answer of this endpoint is.
-    pub(crate) fn bad(&self, from: EndpointId, asked: Asked, source: Box<BadAnswer>) -> FetchError {
+    /// The error that an answer of this endpoint is, safe to show: what does not fit its type is
+    /// quoted by the decoder, however long it is and whatever is in it.
+    pub(crate) fn bad(
+        &self,
+        from: EndpointId,
+        asked: Asked,
+        mut source: Box<BadAnswer>,
+    ) -> FetchError {
+        if let BadAnswer::Malformed(error) = &mut *source {
+            *error = serde::de::Error::custom(self.pool.scrub(from, &error.to_string()));
+        }
         let endpoint = self.pool.name_of(from).to_owned();
         FetchError::Answer { endpoint, from, asked, source }
     }
@@ -285,5 +294,29 @@ pub(crate) async fn finished<T>(outcome: Result<T, JoinError>) -> T {
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // The runtime is shutting down, and whoever waits here with it.
         Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_malformed_answer_is_quoted_in_few_words_and_without_the_endpoints_key() {
+        const KEY: &str = "s3cr3tk3y";
+        let metrics = shepherd_rpc::Metrics::new(&mut Registry::default());
+        let endpoints = vec![format!("http://127.0.0.1:1/{KEY}").parse().unwrap()];
+        let pool =
+            Pool::connect("devnet", 1, endpoints, shepherd_rpc::Options::default(), &metrics);
+        let from = pool.endpoints()[0];
+        let fetcher = Fetcher { pool, checks: Checks::default() };
+        for told in [format!("{KEY}\n"), "x".repeat(1 << 20)] {
+            let error = serde_json::from_value::<Vec<u8>>(json!(told)).unwrap_err();
+            let shown = fetcher.bad(from, Asked::Latest, Box::new(error.into())).to_string();
+            assert!(shown.contains("malformed: invalid type: string"), "{shown}");
+            assert!(!shown.contains(KEY) && shown.len() < 500, "{shown:.500}");
+        }
     }
 }

@@ -166,7 +166,9 @@ fn read_range(
     let logs = match wire::logs(answer) {
         Ok(logs) => logs,
         Err(error) => {
-            tracing::debug!(%error, "a range of logs is malformed");
+            // Not the error itself, which quotes what came.
+            let (line, column) = (error.line(), error.column());
+            tracing::debug!(line, column, "a range of logs is malformed");
             headers.for_each(|header| given.lacks(header));
             return Outcome::FellShort;
         }
