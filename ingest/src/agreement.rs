@@ -101,7 +101,7 @@ impl fmt::Display for Statements<'_> {
     }
 }
 
-/// Longest wait for endpoints to say what they have.
+/// Longest wait for endpoints to say what they have, once their rates let them be asked.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Follower {
@@ -195,9 +195,12 @@ impl Follower {
         endpoints: Vec<EndpointId>,
         number: u64,
     ) -> impl Stream<Item = (EndpointId, Statement)> + Unpin + use<> {
-        let deadline = Instant::now() + PATIENCE;
+        let now = Instant::now();
         let ask = |endpoint| {
             let fetcher = self.fetcher.clone();
+            // The fetches of a gap stand in the same line. Who gave up before its turn would drop
+            // the blocks, fetch them again, and find the line as long as before, for ever.
+            let deadline = now + fetcher.pool.rate_wait(endpoint) + PATIENCE;
             async move {
                 let statement =
                     match timeout_at(deadline, fetcher.number_of(endpoint, number)).await {

@@ -3,11 +3,11 @@
 mod common;
 mod scripted;
 
-use common::{Disk, Following, config, pool};
+use common::{Disk, Following, config, pool, pool_of};
 use scripted::{Nasty, Node};
 use shepherd_ingest::{ChainState, Config, Finality, FollowError, ReorgLimit, Start, Trust};
 use shepherd_log::BlockRef;
-use shepherd_rpc::{ChainMismatch, EndpointState};
+use shepherd_rpc::{ChainMismatch, EndpointSpec, EndpointState};
 
 const CHAIN_ID: u64 = 31337;
 
@@ -272,6 +272,23 @@ async fn with_a_quorum_a_reorg_is_followed_once_enough_have_gone_over() {
     following.stop().await;
     assert_same_chain(&disk, &a);
     assert_eq!(disk.replay().1, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_quorum_a_gap_is_filled_from_endpoints_that_may_rarely_be_asked() {
+    // The fetches that are under way at first take a for longer than its answers are waited for.
+    let (a, b) = twins(64).await;
+    let limited = |node: &Node| EndpointSpec {
+        rate_per_second: Some(8),
+        ..node.url().parse::<EndpointSpec>().unwrap()
+    };
+    let pool = pool_of(CHAIN_ID, vec![limited(&a), limited(&b)]);
+    let disk = Disk::new(CHAIN_ID);
+    let config = Config { quorum: 2, fetch_parallel: 8, ..config() };
+    let following = Following::start(&disk, &pool, config);
+    disk.until_head(a.head().hash).await;
+    following.stop().await;
+    assert_same_chain(&disk, &a);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -187,6 +187,11 @@ impl Endpoint {
         }
     }
 
+    /// How long one call would have to wait for the endpoint's rate.
+    pub(crate) fn rate_wait(&self) -> Duration {
+        self.condition().allowance.wait(1, Instant::now())
+    }
+
     /// How long the endpoint still wants to be left alone, and why; `None` when it can be used.
     pub(crate) fn resting(&self) -> Option<(Duration, Failure)> {
         self.condition().resting(Instant::now())

@@ -266,6 +266,12 @@ impl Pool {
         order::order(&self.candidates(1)).into_iter().map(EndpointId).collect()
     }
 
+    /// How long a call to this endpoint would have to wait for its rate, behind those that wait
+    /// already: no fault of the endpoint, for whoever waits for its answer.
+    pub fn rate_wait(&self, endpoint: EndpointId) -> Duration {
+        self.inner.endpoints[endpoint.0].rate_wait()
+    }
+
     /// Asks exactly this endpoint, unless it rests: then the failure is the one it rests after.
     ///
     /// The answers are in the order of the calls. Waits for the endpoint's rate, however long.

@@ -8,7 +8,7 @@ use alloy_primitives::B256;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use shepherd_ingest::{ChainState, ChainStatus, Config, FollowError, Metrics, follow};
 use shepherd_log::{BlockRef, ChainName, Journal, Offset, Options, Record, Store};
-use shepherd_rpc::Pool;
+use shepherd_rpc::{EndpointSpec, Pool};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -170,15 +170,19 @@ pub fn chain() -> ChainName {
 
 /// A pool that does not rest for longer than a test wants to wait.
 pub fn pool(chain_id: u64, urls: &[&str]) -> Pool {
+    pool_of(chain_id, urls.iter().map(|url| url.parse().unwrap()).collect())
+}
+
+/// The same, of endpoints about which more is said than where they are.
+pub fn pool_of(chain_id: u64, endpoints: Vec<EndpointSpec>) -> Pool {
     let options = shepherd_rpc::Options {
         rest_min: Duration::from_millis(1),
         rest_max: Duration::from_millis(5),
         request_timeout: Duration::from_secs(5),
         ..shepherd_rpc::Options::default()
     };
-    let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
     let metrics = shepherd_rpc::Metrics::new(&mut Registry::default());
-    Pool::connect("devnet", chain_id, urls, options, &metrics)
+    Pool::connect("devnet", chain_id, endpoints, options, &metrics)
 }
 
 /// A configuration that polls and retries as fast as a test wants.
