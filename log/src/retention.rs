@@ -386,7 +386,7 @@ impl Journal {
             let end = segment.plus(SEGMENT_RECORDS);
             let (from_segment, from_next) = (self.bytes_from(segment), self.bytes_from(end));
             let before = (at.get() - segment.get()) as f64 / SEGMENT_RECORDS as f64;
-            let behind = from_segment as f64 - (from_segment - from_next) as f64 * before;
+            let behind = bytes_behind(from_segment, from_next, before);
             share = share.max(behind / max_bytes.max(1) as f64);
         }
         if let (Some(max_age), Some(head)) = (retention.max_age, self.head_time(moment)?) {
@@ -443,6 +443,13 @@ fn unreadable(error: ReadError) -> StorageError {
         ReadError::Storage(error) => error,
         error => StorageError::Journal(Box::new(error)),
     }
+}
+
+/// What lies behind a place in a segment, given what lies behind the segment's two ends.
+fn bytes_behind(from_segment: u64, from_next: u64, passed: f64) -> f64 {
+    // The engine may have sorted more into the later segments since the first end was looked at.
+    let segment = from_segment.saturating_sub(from_next);
+    from_segment as f64 - segment as f64 * passed
 }
 
 fn segment_start(offset: Offset) -> Offset {

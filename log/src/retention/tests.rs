@@ -341,6 +341,15 @@ fn the_alarm_comes_before_the_slowest_lane_holds_retention_up() {
 }
 
 #[test]
+fn what_lies_behind_is_counted_while_segments_grow() {
+    for (from_segment, from_next, passed, behind) in
+        [(100, 60, 0.0, 100.0), (100, 60, 0.5, 80.0), (100, 100, 0.5, 100.0), (0, 60, 0.5, 0.0)]
+    {
+        assert_eq!(bytes_behind(from_segment, from_next, passed), behind);
+    }
+}
+
+#[test]
 fn the_alarm_stays_while_records_are_appended() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
