@@ -16,8 +16,9 @@
 //!
 //! 1. one batch moves `start` and keeps the height each removed revert went back to, which lanes
 //!    ask for as long as they live;
-//! 2. the rows of the block index go; those that are left over are never read;
-//! 3. the trees go.
+//! 2. the trees go;
+//! 3. once for all segments of a pass, the rows of the block index go; those that are left over
+//!    are never read, and go with the next pass that removes something.
 //!
 //! A cut lies before a block, and no revert behind it goes back over it, so that a lane can begin
 //! there.
@@ -197,6 +198,9 @@ impl Journal {
                 bytes += self.remove_before(cut, &moment)?;
             }
         }
+        if first < self.start() {
+            self.remove_block_rows(&moment)?;
+        }
         let blocked = match needed.filter(|(_, at)| segment_start(*at) < wanted) {
             Some((by, at)) => {
                 let since = self.time_from(at, &moment)?.unwrap_or_default();
@@ -338,28 +342,25 @@ impl Journal {
         self.core().writer.commit(batch, None);
         self.set_start(Start { offset: cut, previous: first.previous() });
         self.index().work().forget_before(cut);
-        self.remove_block_rows(cut, first.head().number, &moment.snapshot)?;
         let segment = cut.get() / SEGMENT_RECORDS;
         self.index().trees().delete_before(segment, self.core())?;
         self.trees().delete_before(segment, self.core())?;
         Ok(bytes)
     }
 
-    fn remove_block_rows(
-        &self,
-        cut: Offset,
-        number: u64,
-        snapshot: &Snapshot,
-    ) -> Result<(), StorageError> {
+    /// Removes the rows of the block index that name removed records.
+    fn remove_block_rows(&self, moment: &Moment) -> Result<(), StorageError> {
+        let start = self.start();
+        let number = self.record_at(start, moment)?.head().number;
         let blocks = &self.core().keyspaces.blocks;
         let damaged = || StorageError::damaged("a row of the block index");
         let mut batch = Batch::default();
         let mut removed = 0;
         let end = number.saturating_add(ABANDONED_ABOVE);
         let all = codec::blocks_prefix(self.number(), 0)..codec::blocks_prefix(self.number(), end);
-        for entry in snapshot.range(blocks, all) {
+        for entry in moment.snapshot.range(blocks, all) {
             let (key, sealed) = entry.into_inner()?;
-            if codec::decode_offset(&key, &sealed).map_err(damaged())? >= cut {
+            if codec::decode_offset(&key, &sealed).map_err(damaged())? >= start {
                 continue;
             }
             batch.remove(blocks, key.to_vec()).expect("keys only, and not too many");

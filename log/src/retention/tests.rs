@@ -15,12 +15,13 @@ use common::{
     append_all, block_ref, copy, cut_log, forked, journal, lower_the_mark, open, options, outcome,
     seed, step, straight, write_ahead_log, written_bytes,
 };
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
-    Applied, Deliver, Effect, EffectKey, EffectResult, Lane, LogFilter, Record, Revert, Settled,
-    Store,
+    Applied, Deliver, Effect, EffectKey, EffectResult, Lane, LogFilter, Metrics, Options, Record,
+    Revert, Settled, Store,
 };
 
 const EVERYTHING: Retention = Retention { max_age: Some(Duration::ZERO), max_bytes: None };
@@ -373,6 +374,28 @@ fn the_alarm_stays_while_records_are_appended() {
             assert!(journal.retention_outlook(&retention).unwrap().alarm);
         }
     });
+}
+
+#[test]
+fn each_row_of_the_block_index_is_removed_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = Registry::default();
+    let store =
+        Store::open(dir.path(), Options { metrics: Metrics::new(&mut registry), ..options() })
+            .unwrap();
+    let committed = || {
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("shepherd_commit_bytes_total "));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    append_all(&journal(&store), &straight(0, 3000));
+    let before = committed();
+    let removed = journal(&store).retain(&EVERYTHING).unwrap().removed;
+    assert_eq!(removed, Offset::START..Offset::new(5 * SEGMENT_RECORDS));
+    let keys = 5 * SEGMENT_RECORDS as usize * codec::block_key(0, block_ref(0, 0)).len();
+    // Besides them, a few rows say where the journal starts.
+    assert!((keys..keys + 1000).contains(&(committed() - before)));
 }
 
 #[test]
