@@ -67,7 +67,7 @@ pub fn find(
 ) -> Result<FoundView, QueryError> {
     let started = Instant::now();
     let (first, end) = offsets(journal, stretch)?;
-    let first = after.map_or(first, |after| after.max(first));
+    let first = after.map_or(first, |after| after.clamp(first, end));
     let page_end = first.plus(FIND_RECORDS_MAX).min(end);
     let mut found = journal.find(first..page_end, filter);
     let mut logs = Vec::new();

@@ -358,6 +358,7 @@ fn logs_are_found_by_contract_and_stretch() {
     assert_eq!(count("to_block=13"), 0);
     assert_eq!(count("from_time=1800000000&abandoned=true"), 2);
     assert_eq!(count("from_time=1800000001"), 0);
+    assert_eq!(count(&format!("after={}", u64::MAX)), 0);
     let log = &api.json(&format!("/v1/chains/testnet/logs?topic0={}", hash(1, 1)))["logs"][0];
     assert_eq!((&log["block"]["number"], &log["offset"]), (&json!(14), &json!("6")));
     assert_eq!(log["data"], "0x07");
