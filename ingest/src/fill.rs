@@ -30,7 +30,7 @@ use crate::{
     link,
     pending::Pending,
     progress::Meter,
-    ranges::Ranges,
+    ranges::{self, Ranges},
 };
 
 /// JSON per fetch that the batch size aims at while filling a gap.
@@ -89,6 +89,15 @@ impl Gap {
         }
     }
 
+    /// Takes note of a fetch that failed. What was too much for every endpoint would be so again.
+    fn failed(&mut self, error: &FetchError) {
+        if let FetchError::Pool(error) = error
+            && ranges::is_too_much(error)
+        {
+            self.fetch_blocks = (self.fetch_blocks / 2).max(1);
+        }
+    }
+
     /// Takes note of a fetch that arrived.
     fn arrived(&mut self, fetched: &Fetched<Vec<Block>>, blocks_max: usize) {
         let (bytes, blocks) = (fetched.json_bytes as u64, fetched.value.len() as u64);
@@ -134,6 +143,7 @@ impl Follower {
             let fetched = match arrived {
                 Ok(fetched) => fetched,
                 Err(error) => {
+                    self.gap.failed(&error);
                     self.append_filled(&mut pending).await?;
                     return Err(error.into());
                 }

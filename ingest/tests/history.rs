@@ -200,6 +200,19 @@ async fn an_endpoint_without_ranges_is_not_asked_for_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_is_too_much_for_an_endpoint_is_made_smaller() {
+    let node = Node::start(CHAIN_ID).await;
+    node.extend(100, 1);
+    node.give_up_above(3);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
+    // By hash alone, so that it is the number of calls that is too much and no range.
+    let config = Config { trust: Trust::Receipts, ..config() };
+    let disk = Disk::new(CHAIN_ID);
+    ingested(&disk, &pool, &config, Until::Head).await;
+    assert_eq!(disk.replay(), (expected(&node, 0, 100), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_whose_logs_are_wrong_by_hash_too_is_put_aside() {
     let (liar, honest) = (Node::start(CHAIN_ID).await, Node::start(CHAIN_ID).await);
     liar.extend(300, 3);

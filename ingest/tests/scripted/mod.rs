@@ -107,6 +107,8 @@ struct Script {
     salt: u64,
     faults: Vec<(&'static str, usize, Nasty)>,
     refuses_batches: bool,
+    /// Messages of more calls than this are given up on.
+    calls_max: usize,
     /// Whether a range of so many blocks, with so many logs, is refused, and how.
     range_limit: Option<RangeLimit>,
     /// Answers to ranges are silently cut off after this many logs.
@@ -133,6 +135,7 @@ impl Node {
             salt: 0,
             faults: Vec::new(),
             refuses_batches: false,
+            calls_max: usize::MAX,
             range_limit: None,
             range_cut: None,
             ranges: Vec::new(),
@@ -246,6 +249,12 @@ impl Node {
     /// Answers one call per message from now on, and refuses batches.
     pub fn refuse_batches(&self) {
         self.script().refuses_batches = true;
+    }
+
+    /// Says from now on, of messages of more calls than this, what a gateway says whose node takes
+    /// too long.
+    pub fn give_up_above(&self, calls_max: usize) {
+        self.script().calls_max = calls_max;
     }
 
     /// Refuses ranges of logs beyond a limit from now on.
@@ -471,6 +480,9 @@ impl Script {
             return Ok(refusal.to_owned());
         }
         let calls = batch.map_or(std::slice::from_ref(message), Vec::as_slice);
+        if self.calls_max < calls.len() {
+            return Err(Nasty::Status(504, None));
+        }
         let mut answers = Vec::new();
         let (mut shuffled, mut incomplete) = (false, false);
         for call in calls {
