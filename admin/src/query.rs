@@ -309,10 +309,12 @@ pub fn effect(store: &Store, lane: &LaneId, id: EffectId) -> Result<EffectView, 
     })
 }
 
-/// The outcome of an effect, when it follows soon enough.
+/// The outcome of an effect, when it follows soon enough and was not removed.
 fn outcome(journal: &Journal, lane: &LaneId, id: EffectId) -> Result<Option<Outcome>, QueryError> {
     let first = id.offset.plus(1);
-    for stored in journal.read(first..first.plus(OUTCOME_RECORDS_MAX)) {
+    // Effects outlive the records around them.
+    let still_there = first.max(journal.start())..first.plus(OUTCOME_RECORDS_MAX);
+    for stored in journal.read(still_there) {
         if let Record::Outcome(outcome) = stored?.record()
             && outcome.effect == id
             && outcome.module == lane.module

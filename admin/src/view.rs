@@ -383,7 +383,7 @@ pub struct EffectView {
     /// What is sent, byte for byte.
     pub body: String,
     /// What came of it. `None` as long as nothing has, or when it came too far behind the effect
-    /// to be looked for.
+    /// to be looked for, or was removed.
     pub outcome: Option<OutcomeView>,
     /// The body of the receiver's no, when it refused.
     pub refusal_body: Option<String>,

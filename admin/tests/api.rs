@@ -17,7 +17,8 @@ use shepherd_admin::{
 };
 use shepherd_log::{
     Applied, Block, BlockRef, Deliver, Effect, EffectId, EffectKey, EffectResult, Header, LaneId,
-    Log, Options, Record, RecordView, Refusal, Revert, Settled, Store, Writes,
+    Log, Offset, Options, OutboxEntry, Record, RecordView, Refusal, Retention, Revert, Settled,
+    Store, Writes,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -455,6 +456,43 @@ fn the_outbox_shows_what_nothing_has_come_of_and_an_effect_what_has() {
     api.check_problem(api.get("/v1/lanes/keeper@testnet/effects/3"), 400, "write RECORD.POSITION");
     api.check_problem(api.get("/v1/lanes/keeper@testnet/outbox?after=x"), 400, "`x` is not an");
     api.check_problem(api.get("/v1/lanes/other@testnet/outbox"), 404, "no lane other@testnet");
+}
+
+#[test]
+fn an_effect_is_shown_after_its_record_was_removed() {
+    let api = Api::start();
+    ask(&api.store);
+    let journal = api.store.existing_journal(&"testnet".parse().unwrap()).unwrap();
+    // A segment and a bit more, all of it passed by both lanes.
+    let blocks: Vec<Record> =
+        (14..17_000).map(|number| block(number, 1, hash(number - 1, 1))).collect();
+    for some in blocks.chunks(1000) {
+        journal.append(journal.tail().offset, some).unwrap();
+    }
+    for lane in [LANE, "keeper@testnet"] {
+        let mut lane = api.store.lane(&lane.parse().unwrap()).unwrap();
+        let outbox = lane.outbox();
+        let settled = |entry: &OutboxEntry| Settled {
+            id: entry.id,
+            result: EffectResult::Expired,
+            attempts: 1,
+            at_millis: 1_700_000_000_999,
+        };
+        outbox.settle(outbox.unsettled().iter().map(settled).collect()).unwrap();
+        let mut step = lane.begin();
+        for stored in step.records() {
+            match stored.unwrap().record() {
+                RecordView::Block(block) => step.apply(block.this, Applied::default()).unwrap(),
+                RecordView::Revert(revert) => step.revert(&revert).unwrap(),
+                RecordView::Outcome(_) => step.pass_outcome(Applied::default()).unwrap(),
+            }
+        }
+        step.commit([7; 32]).unwrap();
+    }
+    journal.retain(&Retention { max_age: Some(Duration::ZERO), max_bytes: None }).unwrap();
+    assert_eq!(journal.start(), Offset::new(16_384));
+    let settled = api.json("/v1/lanes/keeper@testnet/effects/0.2");
+    assert_eq!((&settled["state"], &settled["outcome"]), (&json!("settled"), &Value::Null));
 }
 
 #[test]

@@ -227,7 +227,7 @@ fn effect_text(view: &EffectView) -> String {
             );
         }
         None if state == "settled" => {
-            text += "result    too far behind it to be looked for; it is in the journal\n";
+            text += "result    not looked for: its record was removed, or is too far behind\n";
         }
         None => (),
     }
