@@ -97,16 +97,13 @@ fn verify_chain(
     earlier: Option<&Summary>,
 ) -> Result<Verified, Problem> {
     let boundary = earlier.map(|earlier| earlier.content.to);
-    let mut verified = Verified::new(chain.as_str());
-    let mut next = OffsetView(0);
-    if let Some(boundary) = boundary {
-        next = view.verify(config, chain, next, 1)?.from;
-        if boundary <= next {
-            let message =
-                format!("the journal begins at record {next}, the summary ends at {boundary}");
-            let help = "retention removed what the summary was about: there is nothing to compare";
-            return Err(Problem::new(Code::Failed, message).help(help));
-        }
+    let mut next = view.verify(config, chain, OffsetView(0), 1)?.from;
+    let mut verified = Verified::new(chain.as_str(), next);
+    if let Some(boundary) = boundary.filter(|boundary| *boundary <= next) {
+        let message =
+            format!("the journal begins at record {next}, the summary ends at {boundary}");
+        let help = "retention removed what the summary was about: there is nothing to compare";
+        return Err(Problem::new(Code::Failed, message).help(help));
     }
     loop {
         let limit = match boundary {
@@ -115,7 +112,7 @@ fn verify_chain(
         };
         let page = view.verify(config, chain, next, limit)?;
         let (end, at_end) = (page.next, page.next == page.tail);
-        verified.add(page);
+        verified.add(page)?;
         if let Some(earlier) = earlier.filter(|earlier| earlier.content.to == end) {
             verified.compare(earlier)?;
         }
@@ -180,10 +177,10 @@ fn trust_name(trust: Trust) -> &'static str {
 }
 
 impl Verified {
-    fn new(chain: &str) -> Verified {
+    fn new(chain: &str, from: OffsetView) -> Verified {
         Verified {
             chain: chain.to_owned(),
-            from: OffsetView(0),
+            from,
             records: 0,
             blocks: 0,
             reverts: 0,
@@ -196,9 +193,12 @@ impl Verified {
         }
     }
 
-    fn add(&mut self, page: VerifyView) {
-        if self.records == 0 {
-            self.from = page.from;
+    /// Counts a page in, which must begin where the one before it ended.
+    fn add(&mut self, page: VerifyView) -> Result<(), Problem> {
+        if page.from.0 != self.from.0 + self.records {
+            let from = page.from;
+            let message = format!("retention removed the records before {from} meanwhile");
+            return Err(Problem::new(Code::Failed, message).help("verify once more"));
         }
         self.records += page.next.0 - page.from.0;
         self.blocks += page.blocks;
@@ -209,6 +209,7 @@ impl Verified {
         self.head = page.head;
         self.digest = page.digest;
         self.problems.extend(page.problems);
+        Ok(())
     }
 
     /// Compares what was read so far with an earlier summary that ends here.
@@ -259,9 +260,8 @@ fn progress(chain: &str, records: u64) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_verification_says_what_does_not_hold() {
-        let page = |from, next, problems| VerifyView {
+    fn page(from: u64, next: u64, problems: Vec<VerifyProblemView>) -> VerifyView {
+        VerifyView {
             chain: "devnet".to_owned(),
             from: OffsetView(from),
             next: OffsetView(next),
@@ -274,11 +274,24 @@ mod tests {
             head: None,
             digest: format!("0x{next}"),
             problems,
-        };
+        }
+    }
+
+    #[test]
+    fn records_that_are_removed_meanwhile_are_no_part_of_a_verification() {
+        let mut verified = Verified::new("devnet", OffsetView(2));
+        verified.add(page(2, 5, Vec::new())).unwrap();
+        let problem = verified.add(page(7, 9, Vec::new())).unwrap_err();
+        assert_eq!(problem.message, "retention removed the records before 7 meanwhile");
+        assert_eq!((verified.from, verified.records), (OffsetView(2), 3));
+    }
+
+    #[test]
+    fn a_verification_says_what_does_not_hold() {
         let wrong = VerifyProblemView { offset: OffsetView(7), what: "it is corrupt".to_owned() };
-        let mut verified = Verified::new("devnet");
-        verified.add(page(0, 5, Vec::new()));
-        verified.add(page(5, 9, vec![wrong]));
+        let mut verified = Verified::new("devnet", OffsetView(0));
+        verified.add(page(0, 5, Vec::new())).unwrap();
+        verified.add(page(5, 9, vec![wrong])).unwrap();
         let expected = "\
 devnet: 9 records (9 blocks, 0 reverts, 2 logs; 200 bytes): 1 does not hold
   digest 0x9
