@@ -117,7 +117,41 @@ async fn subscription(
         return Err(Failure::Malformed { reason: "no answers".to_owned() });
     };
     let answers: Vec<_> = answers.into_iter().flatten().collect();
-    let sighting = identity::sighting(&answers)?;
+    let sighting = identity::sighting(&answers).map_err(|failure| ws.scrubbed(failure))?;
     identity.accept(&sighting).map_err(Failure::WrongChain)?;
     ws.subscribe().await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{SinkExt, StreamExt};
+    use serde_json::{Value, json};
+    use tokio_tungstenite::{accept_async, tungstenite::Message};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_subscription_is_told_without_the_key() {
+        const KEY: &str = "s3cr3tk3y";
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/{KEY}", listener.local_addr().unwrap());
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut socket = accept_async(stream).await.unwrap();
+            while let Some(Ok(message)) = socket.next().await {
+                let call: Value = serde_json::from_slice(&message.into_data()).unwrap();
+                let answer = json!({ "jsonrpc": "2.0", "id": call["id"], "result": KEY });
+                socket.send(Message::text(answer.to_string())).await.unwrap();
+            }
+            std::future::pending::<()>().await
+        };
+        let ws = Ws::new(url.parse().unwrap(), &Options::default());
+        let identity = Identity::new(1);
+        let failure = tokio::select! {
+            subscribed = subscription(&ws, &identity) => subscribed.err().unwrap(),
+            () = server => unreachable!("the server goes on"),
+        };
+        let shown = format!("{failure} {failure:?}");
+        assert!(shown.contains("***") && !shown.contains(KEY), "{shown}");
+    }
 }

@@ -41,6 +41,11 @@ impl Ws {
         }
     }
 
+    /// A failure, safe to show.
+    pub(crate) fn scrubbed(&self, failure: Failure) -> Failure {
+        failure.scrubbed(&self.url)
+    }
+
     /// Closes the connection: the next use opens a new one.
     pub(crate) async fn disconnect(&self) {
         *self.connection.lock().await = None;
