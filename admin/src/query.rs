@@ -214,7 +214,7 @@ pub fn reorgs(journal: &Journal, last: usize) -> Result<ReorgsView, QueryError> 
     })
 }
 
-/// What a journal holds. Reads every record.
+/// What a journal holds.
 pub fn stat(journal: &Journal) -> Result<StatView, QueryError> {
     let stat = journal.stat()?;
     Ok(StatView {

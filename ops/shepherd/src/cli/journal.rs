@@ -32,7 +32,7 @@ directory when none is running.")]
 Example:
   shepherd journal stat --chain sepolia
 
-Reads every record once.")]
+Takes milliseconds where the log index is, and reads every record where it is not.")]
     Stat(OneChain),
 
     /// Write blocks and logs into files for other tools
