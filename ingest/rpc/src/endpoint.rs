@@ -50,6 +50,8 @@ pub(crate) struct Endpoint {
     /// Most calls per message: the configured number until the endpoint asks for less.
     batch_calls: AtomicUsize,
     batch_calls_max: usize,
+    /// Most bytes of all answers to one question, in however many messages they come.
+    answers_bytes_max: u64,
 }
 
 enum Transport {
@@ -105,6 +107,10 @@ const RATE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// would else hold up each question for as long as it usually takes.
 const OVERTAKEN_MAX: u32 = 3;
 
+/// Answers that were too large for one message come in several. Together they may take as much as
+/// this many that are full: more than any batch that is meant well, and no more than a machine has.
+const MESSAGES_FULL_MAX: u64 = 4;
+
 /// An endpoint that keeps failing is not asked in each session what it is able to do.
 const PROBE_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -144,6 +150,7 @@ impl Endpoint {
             in_flight: AtomicUsize::new(0),
             batch_calls: AtomicUsize::new(batch_calls_max),
             batch_calls_max,
+            answers_bytes_max: options.body_bytes_max.saturating_mul(MESSAGES_FULL_MAX),
         }
     }
 
@@ -411,6 +418,7 @@ impl Endpoint {
     ) -> Result<Vec<Result<Answer, RpcError>>, Failure> {
         let mut answers: Vec<Option<Result<Answer, RpcError>>> = vec![None; calls.len()];
         let positions: Vec<usize> = (0..calls.len()).collect();
+        let mut bytes = 0;
         let per_message = self.batch_calls.load(Ordering::Relaxed);
         let mut messages: Vec<Vec<usize>> =
             positions.chunks(per_message).rev().map(<[usize]>::to_vec).collect();
@@ -424,7 +432,11 @@ impl Endpoint {
             }
             let Next { done, again } = next(reply, &message)?;
             for (position, answer) in done {
+                bytes += answer.as_ref().map_or(0, |answer| answer.len_bytes() as u64);
                 answers[position] = Some(answer);
+            }
+            if bytes > self.answers_bytes_max {
+                return Err(Failure::TooLarge { limit_bytes: self.answers_bytes_max });
             }
             messages.extend(again.chunks(half).rev().map(<[usize]>::to_vec));
         }

@@ -143,7 +143,7 @@ mod tests {
                 let answer = json!({ "jsonrpc": "2.0", "id": call["id"], "result": KEY });
                 socket.send(Message::text(answer.to_string())).await.unwrap();
             }
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         };
         let ws = Ws::new(url.parse().unwrap(), &Options::default());
         let identity = Identity::new(1);

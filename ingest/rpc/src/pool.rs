@@ -24,8 +24,8 @@ pub struct Options {
     pub read_timeout: Duration,
     /// For a whole answer to come.
     pub request_timeout: Duration,
-    /// Largest answer held in memory. Four times this is what a chain can take while it catches
-    /// up, should every answer be as large.
+    /// Largest message held in memory. The answers to one batch, which may come in many messages,
+    /// may together be four times as large.
     pub body_bytes_max: u64,
     /// Most calls in one message. Public providers accept a hundred; an endpoint that accepts
     /// fewer is asked for fewer once it says so.

@@ -104,6 +104,22 @@ async fn to_ask_nothing_says_nothing_about_an_endpoint() {
 }
 
 #[tokio::test]
+async fn the_answers_to_a_batch_are_bounded_in_however_many_messages_they_come() {
+    let server = Server::start().await;
+    server.state().results.insert("eth_blockNumber", Ok(json!("x".repeat(800))));
+    let options = Options { body_bytes_max: 1_000, ..options() };
+    let pool = pool(vec![spec(&server)], options);
+    assert_eq!(pool.batch(&vec![question(); 4]).await.unwrap().answers.len(), 4);
+    match pool.batch(&vec![question(); 64]).await {
+        Err(PoolError::NoAnswer { failures, .. }) => {
+            assert_eq!(failures[0].1, Failure::TooLarge { limit_bytes: 4_000 });
+        }
+        answered => panic!("{answered:?}"),
+    }
+    assert!(matches!(pool.status()[0].state, EndpointState::Ready), "it is not its fault");
+}
+
+#[tokio::test]
 async fn a_websocket_that_never_opens_is_not_waited_for() {
     let quick = Server::start().await;
     // Connections are made, and nobody answers.
