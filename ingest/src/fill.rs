@@ -89,8 +89,13 @@ impl Gap {
         }
     }
 
+    /// Blocks to fetch at once.
+    pub(crate) fn fetch_blocks(&self) -> usize {
+        self.fetch_blocks
+    }
+
     /// Takes note of a fetch that failed. What was too much for every endpoint would be so again.
-    fn failed(&mut self, error: &FetchError) {
+    pub(crate) fn failed(&mut self, error: &FetchError) {
         if let FetchError::Pool(error) = error
             && ranges::is_too_much(error)
         {

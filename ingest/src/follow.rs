@@ -357,8 +357,9 @@ impl Follower {
             "reorg"
         );
         let mut pending = Pending::revert(ancestor, abandoned);
-        for headers in branch.chunks(self.config.batch_blocks_max) {
-            let blocks = self.unless_shutdown(self.fetcher.logs(headers.to_vec())).await??;
+        for headers in branch.chunks(self.gap.fetch_blocks()) {
+            let blocks = self.unless_shutdown(self.fetcher.logs(headers.to_vec())).await?;
+            let blocks = blocks.inspect_err(|error| self.gap.failed(error))?;
             for block in blocks.value {
                 if !pending.has_room_for(&block, self.config.batch_blocks_max) {
                     self.append(&mut pending).await?;

@@ -141,6 +141,22 @@ async fn a_branch_longer_than_one_append_is_journaled_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_is_too_much_at_once_is_fetched_in_parts() {
+    let node = Node::start(CHAIN_ID).await;
+    node.extend(40, 2);
+    let pool = pool(CHAIN_ID, &[&node.url()]);
+    let disk = Disk::new(CHAIN_ID);
+    let following = Following::start(&disk, &pool, config());
+    disk.until_head(node.head().hash).await;
+    node.give_up_above(3);
+    node.reorg(20, 1);
+    disk.until_head(node.head().hash).await;
+    following.stop().await;
+    assert_same_chain(&disk, &node, 0);
+    assert_eq!(disk.replay().1, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_goes_back_is_not_a_reorg() {
     let node = Node::start(CHAIN_ID).await;
     node.extend(20, 2);
