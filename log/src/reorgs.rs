@@ -29,8 +29,9 @@ impl ReorgSummary {
 }
 
 impl Journal {
-    /// The reorgs whose records are still there, oldest first.
+    /// The reorgs whose records are still there, oldest first. Nothing is removed meanwhile.
     pub fn reverts(&self) -> Result<Vec<ReorgSummary>, ReadError> {
+        let _hold = self.hold(Offset::START);
         // In this order: whatever is listed is in the snapshot.
         let listed = self.abandoned_by_revert();
         let snapshot = self.core().snapshot();

@@ -63,8 +63,11 @@ pub struct SegmentStat {
 impl Journal {
     /// Counts what the journal holds.
     ///
-    /// Takes milliseconds where there is a log index, and reads every record where not.
+    /// Takes milliseconds where there is a log index, and reads every record where not. Nothing is
+    /// removed meanwhile.
     pub fn stat(&self) -> Result<Stat, ReadError> {
+        // Otherwise retention could move the start between two counts.
+        let _hold = self.hold(Offset::START);
         let tail = self.tail();
         let start = self.start();
         let blocks = self.count_blocks(start..tail.offset)?;

@@ -58,7 +58,8 @@ impl Journal {
     /// Reads a range and checks that every record is there, intact, chained by digest to the one
     /// before it and linked by parent hash, and that block index and log index find it.
     ///
-    /// Nothing of the range is removed meanwhile. `check` adds what the caller knows about a record, such as header hashes and blooms.
+    /// Nothing of the range is removed meanwhile. `check` adds what the caller knows about a
+    /// record, such as header hashes and blooms.
     pub fn verify(
         &self,
         range: Range<Offset>,

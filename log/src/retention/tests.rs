@@ -502,6 +502,10 @@ fn readers_appends_removals_and_rebuilds_do_not_disturb_each_other() {
             let range = usize::try_from(from.get()).unwrap()..usize::try_from(tail.get()).unwrap();
             assert_eq!(found, range.filter(matches).collect::<Vec<_>>(), "{from}..{tail}");
             reads += 1;
+            if reads % 4 == 0 {
+                assert_eq!(journal.stat().unwrap().outcomes, 0);
+                journal.reverts().unwrap();
+            }
         }
     });
     println!("{reads} reads, {trimmed} began below the start");
