@@ -33,7 +33,10 @@ impl Journal {
     pub fn reverts(&self) -> Result<Vec<ReorgSummary>, ReadError> {
         let _hold = self.hold(Offset::START);
         // In this order: whatever is listed is in the snapshot.
-        let listed = self.abandoned_by_revert();
+        let tail = self.tail().offset;
+        let mut listed = self.abandoned_by_revert();
+        // An append makes its reverts known a moment before its tail.
+        listed.retain(|revert, _| *revert < tail);
         let snapshot = self.core().snapshot();
         let one = |offset: Offset| {
             let range = offset..offset.plus(1);
