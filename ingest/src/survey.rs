@@ -104,6 +104,11 @@ impl Follower {
                 Err(error) => self.blame(&error, 0),
             }
         }
+        // Whoever was caught leads the chain nowhere while enough others speak.
+        let is_trusted = |head: &Fetched<_>| !self.fetcher.pool.is_distrusted(head.from);
+        if seen.iter().filter(|head| is_trusted(head)).count() >= quorum {
+            seen.retain(is_trusted);
+        }
         let heads: Vec<BlockRef> = seen.iter().map(|head| head.value.header.this).collect();
         let Some(Choice { chosen, behind }) = choose(&heads, ours, quorum) else {
             if seen.is_empty() {

@@ -54,6 +54,27 @@ async fn an_endpoint_that_is_stuck_does_not_hold_the_chain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_head_of_an_endpoint_that_was_put_aside_is_not_followed() {
+    let (caught, honest) = twins(20).await;
+    let pool = pool(CHAIN_ID, &[&caught.url(), &honest.url()]);
+    let disk = Disk::new(CHAIN_ID);
+    let following = Following::start(&disk, &pool, config());
+    disk.until_head(honest.head().hash).await;
+    pool.distrust(pool.endpoints()[0], "it was caught".to_owned());
+    // Without logs there is nothing more to ask, and nothing to be caught by.
+    caught.extend(1, 0);
+    for _ in 0..3 {
+        caught.until_asked_for_latest(1).await;
+        honest.until_asked_for_latest(2).await;
+    }
+    honest.extend(2, 2);
+    disk.until_head(honest.head().hash).await;
+    following.stop().await;
+    assert_same_chain(&disk, &honest);
+    assert_eq!(disk.replay().1, 0, "the other block was never journaled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_behind_on_a_branch_that_others_left_is_not_a_reorg() {
     for their_blocks in [1, 2, 3] {
         let (behind, ahead) = twins(17).await;

@@ -255,6 +255,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether the endpoint is put aside for now.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.condition().distrust.remaining(Instant::now()).is_some()
+    }
+
     /// The endpoint's head is behind the others': let them be asked first for a while.
     pub(crate) fn report_lagging(&self, behind_blocks: u64) {
         let until = Instant::now() + LAG;

@@ -212,6 +212,11 @@ impl Pool {
         self.inner.endpoints[endpoint.0].distrust(&evidence);
     }
 
+    /// Whether an endpoint is put aside for now because what it said did not hold up.
+    pub fn is_distrusted(&self, endpoint: EndpointId) -> bool {
+        self.inner.endpoints[endpoint.0].is_distrusted()
+    }
+
     /// Puts an endpoint behind the others, whatever their priorities, because its head is this many
     /// blocks behind theirs: for half a minute from now. With 0 it has caught up.
     pub fn report_lagging(&self, endpoint: EndpointId, behind_blocks: u64) {
