@@ -141,7 +141,7 @@ fn list(findings: &[Finding]) -> String {
 pub enum StorageError {
     /// The engine reported an error.
     #[error("the storage engine failed: {}", in_words(.0))]
-    Engine(#[source] fjall::Error),
+    Engine(fjall::Error),
     /// A journal has a record that cannot be read.
     #[error("the journal cannot be read")]
     Journal(#[source] Box<ReadError>),

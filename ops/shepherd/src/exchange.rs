@@ -32,7 +32,7 @@ use crate::{
     progress,
     show::{count, print, print_json_line, size},
     signals,
-    view::{existing_journal, not_opened, open_existing, open_store, the_chain, unanswered},
+    view::{existing_journal, open_existing, open_in, open_store, the_chain, unanswered},
 };
 
 /// What an export came to, as the last JSON line.
@@ -237,7 +237,7 @@ fn other_journal(data_dir: &Path, chain: &Chain) -> Result<(Store, Journal), Pro
         on_write_failure: exit::on_write_failure,
         ..Options::default()
     };
-    let store = Store::open(data_dir, options).map_err(|error| not_opened(data_dir, &error))?;
+    let store = open_in(data_dir, options)?;
     let journal = existing_journal(&store, &chain.name)?;
     Ok((store, journal))
 }

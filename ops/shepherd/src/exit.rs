@@ -7,6 +7,7 @@ use std::{
     error::Error,
     fmt,
     io::{self, Write},
+    panic,
     path::{Path, PathBuf},
 };
 
@@ -195,6 +196,29 @@ pub fn on_write_failure(what: &str) -> ! {
     // SAFETY: `_exit` only ends the process.
     unsafe { libc::_exit(Code::WriteFailed as i32) }
 }
+
+/// Does what may make the storage engine panic over damaged files: then the process ends with one
+/// message. The engine would panic again while the first panic unwinds, and nothing could be said.
+pub fn untrusted_on_panic<T>(data_dir: &Path, work: impl FnOnce() -> T) -> T {
+    let usual = panic::take_hook();
+    let data_dir = data_dir.display().to_string();
+    panic::set_hook(Box::new(move |panic| {
+        let what = panic.payload_as_str().unwrap_or("it does not say why");
+        let message = format!(
+            "error: cannot open the data directory {data_dir}: the storage engine gives up: {what}\n\
+             help: {UNTRUSTED_HELP}\n"
+        );
+        let _ = io::stderr().write_all(message.as_bytes());
+        // SAFETY: `_exit` only ends the process.
+        unsafe { libc::_exit(Code::Untrusted as i32) }
+    }));
+    let done = work();
+    panic::set_hook(usual);
+    done
+}
+
+/// What to do with data that cannot be trusted.
+pub const UNTRUSTED_HELP: &str = "nothing was changed; check the disk, keep a copy of the directory, and restore a backup or start with an empty one";
 
 /// The failure of reading or writing a file that the operator named.
 pub fn file_problem(code: Code, verb: &str, path: &Path, error: &io::Error) -> Problem {

@@ -258,11 +258,17 @@ pub fn open_store(config: &Config, metrics: shepherd_log::Metrics) -> Result<Sto
         on_write_failure: exit::on_write_failure,
         metrics,
     };
-    Store::open(&config.data_dir, options).map_err(|error| not_opened(&config.data_dir, &error))
+    open_in(&config.data_dir, options)
+}
+
+/// Opens the store in a data directory.
+pub fn open_in(data_dir: &Path, options: Options) -> Result<Store, Problem> {
+    let open = || Store::open(data_dir, options);
+    exit::untrusted_on_panic(data_dir, open).map_err(|error| not_opened(data_dir, &error))
 }
 
 /// Why a data directory cannot be opened, and what to do.
-pub fn not_opened(data_dir: &Path, error: &OpenError) -> Problem {
+fn not_opened(data_dir: &Path, error: &OpenError) -> Problem {
     let data_dir = data_dir.display();
     let named = |code, what: &str| {
         Problem::new(code, format!("cannot open the data directory {data_dir}: {what}"))
@@ -280,7 +286,7 @@ pub fn not_opened(data_dir: &Path, error: &OpenError) -> Problem {
         OpenError::NewerFormat { .. } => named(Code::NewerFormat, &whole)
             .help("use the version of Shepherd that wrote it, or a newer one; nothing was changed"),
         OpenError::Untrusted { .. } | OpenError::Storage(_) => named(Code::Untrusted, &whole)
-            .help("nothing was changed; check the disk, keep a copy of the directory, and restore a backup or start with an empty one"),
+            .help(exit::UNTRUSTED_HELP),
     }
 }
 

@@ -186,6 +186,28 @@ fn data_that_contradicts_itself_is_8() {
 }
 
 #[test]
+fn files_that_the_storage_engine_panics_over_are_8_too() {
+    let folder = Folder::new(NOWHERE);
+    folder.start().stop();
+    let mut damaged = 0;
+    for keyspace in fs::read_dir(folder.path("data/store/db/keyspaces")).unwrap() {
+        let manifest = keyspace.unwrap().path().join("v0");
+        let Ok(mut bytes) = fs::read(&manifest) else { continue };
+        // The number of levels, which the engine asserts.
+        assert_eq!(bytes[8], 7, "the engine's files look as they did");
+        bytes[8] = 6;
+        fs::write(&manifest, bytes).unwrap();
+        damaged += 1;
+    }
+    assert_ne!(damaged, 0);
+    folder.fails(
+        &["run"],
+        8,
+        &["cannot open the data directory data: the storage engine gives up", "restore a backup"],
+    );
+}
+
+#[test]
 fn a_data_directory_that_cannot_be_made_is_3() {
     let folder = Folder::new(NOWHERE);
     folder.write("data", "a file where the directory should be");
