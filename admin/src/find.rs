@@ -66,6 +66,8 @@ pub fn find(
     after: Option<Offset>,
 ) -> Result<FoundView, QueryError> {
     let started = Instant::now();
+    // So that the start stays where it is while the page is read.
+    let _hold = journal.hold(Offset::START);
     let (first, end) = offsets(journal, stretch)?;
     let first = after.map_or(first, |after| after.clamp(first, end));
     let page_end = first.plus(FIND_RECORDS_MAX).min(end);

@@ -120,6 +120,8 @@ fn lag_blocks(journal: &Journal, cursor: &Cursor, tail: Tail) -> Result<u64, Rea
 
 /// Records from `from` on, at most `limit` and [`RECORDS_MAX`].
 pub fn records(journal: &Journal, from: Offset, limit: u64) -> Result<JournalView, QueryError> {
+    // So that the start stays where it is while the page is read.
+    let _hold = journal.hold(Offset::START);
     let tail = journal.tail().offset;
     let from = from.max(journal.start()).min(tail);
     let end = from.plus(limit.min(RECORDS_MAX)).min(tail);
@@ -177,6 +179,8 @@ pub fn verify(
         Record::Block(block) => check(journal.chain(), block),
         Record::Revert(_) | Record::Outcome(_) => Ok(()),
     };
+    // So that both verifications see the same start.
+    let _hold = journal.hold(Offset::START);
     let tail = journal.tail().offset;
     let from = from.max(journal.start()).min(tail);
     let end = from.plus(limit.min(VERIFY_RECORDS_MAX)).min(tail);

@@ -446,7 +446,8 @@ impl Journal {
         index.see_appended(expected, records);
         submitted.wait();
         index.written(planned);
-        self.write_whole_chunks(&mut index, WHOLE_CHUNKS_MAX)?;
+        // What it could not write only makes reads slower; the records are durable.
+        let indexed = self.write_whole_chunks(&mut index, WHOLE_CHUNKS_MAX);
         drop(index);
         *digest = next_digest;
         let mut all = inner.reverts.write().expect("nothing panics while extending");
@@ -454,6 +455,7 @@ impl Journal {
         all.ancestors.append(&mut reverts.ancestors);
         drop(all);
         inner.tail.send_replace(tail);
+        indexed?;
         Ok(tail)
     }
 
