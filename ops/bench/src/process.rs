@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +26,8 @@ pub struct Process {
     child: Child,
     started: Instant,
     peak_mib: f64,
+    /// Kept open once it was read from: a program that still prints would end.
+    output: Option<BufReader<ChildStdout>>,
 }
 
 /// What became of a program that ended by itself.
@@ -44,13 +46,14 @@ impl Process {
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("{program} does not start"))?;
-        Ok(Process { child, started, peak_mib: 0.0 })
+        Ok(Process { child, started, peak_mib: 0.0, output: None })
     }
 
     /// The first line of its standard output that `wanted` makes something of.
     pub fn read_line<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
         let output = self.child.stdout.take().context("its output is kept")?;
-        for line in BufReader::new(output).lines() {
+        let output = self.output.insert(BufReader::new(output));
+        for line in output.lines() {
             if let Some(found) = wanted(&line?) {
                 return Ok(found);
             }
