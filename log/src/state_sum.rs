@@ -11,9 +11,10 @@
 
 use std::fmt;
 
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
-/// Sum of the XXH3-128 hashes of all entries of a state, modulo 2¹²⁸. Equal states have equal sums.
+/// Sum of the XXH3-128 hashes of all values of a state, each seeded with the XXH3-64 of its key,
+/// modulo 2¹²⁸. Equal states have equal sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateSum(pub(crate) u128);
 
@@ -36,12 +37,7 @@ impl fmt::Display for StateSum {
 }
 
 fn hash(key: &[u8], value: &[u8]) -> u128 {
-    let mut hasher = Xxh3Default::new();
-    // The length keeps a byte at the end of a key apart from one at the start of a value.
-    hasher.update(&(key.len() as u64).to_be_bytes());
-    hasher.update(key);
-    hasher.update(value);
-    hasher.digest128()
+    xxh3_128_with_seed(value, xxh3_64(key))
 }
 
 #[cfg(test)]
