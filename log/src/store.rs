@@ -23,6 +23,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -140,8 +141,14 @@ fn list(findings: &[Finding]) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The engine reported an error.
-    #[error("the storage engine failed: {}", in_words(.0))]
-    Engine(fjall::Error),
+    #[error("the storage engine failed: {what}")]
+    Engine {
+        /// Its error, in words.
+        what: String,
+        /// What the system said, if that is the cause.
+        #[source]
+        system: Option<io::Error>,
+    },
     /// A journal has a record that cannot be read.
     #[error("the journal cannot be read")]
     Journal(#[source] Box<ReadError>),
@@ -157,7 +164,16 @@ pub enum StorageError {
 
 impl From<fjall::Error> for StorageError {
     fn from(error: fjall::Error) -> StorageError {
-        StorageError::Engine(error)
+        let mut system = None;
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            system = system.or_else(|| error.downcast_ref::<io::Error>()?.raw_os_error());
+            cause = error.source();
+        }
+        // The engine's own text is a debug dump, and told over again by each cause.
+        let system = system.map(io::Error::from_raw_os_error);
+        let what = system.as_ref().map_or_else(|| in_words(&error), ToString::to_string);
+        StorageError::Engine { what, system }
     }
 }
 
