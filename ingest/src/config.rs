@@ -1,6 +1,6 @@
 //! How a chain is followed.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// How a chain is followed.
 #[derive(Clone, Debug)]
@@ -140,6 +140,17 @@ impl FromStr for Trust {
             "receipts" => Ok(Trust::Receipts),
             _ => Err(InvalidTrust(text.to_owned())),
         }
+    }
+}
+
+/// As a configuration says it.
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trust::Link => "link",
+            Trust::Bloom => "bloom",
+            Trust::Receipts => "receipts",
+        })
     }
 }
 

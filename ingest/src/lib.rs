@@ -54,7 +54,7 @@ pub use history::{Until, ingest};
 pub use link::{Link, link};
 pub use metrics::Metrics;
 pub use plan::{Plan, PlanError, plan};
-pub use profile::{Oddity, Profile, profile};
+pub use profile::{Oddity, PROFILES, Profile, profile};
 pub use progress::Progress;
 pub use start::{Moment, NoSuchBlock};
 pub use status::{ChainState, ChainStatus, Lagging};

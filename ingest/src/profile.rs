@@ -63,7 +63,8 @@ impl Config {
     }
 }
 
-const PROFILES: [Profile; 7] = [
+/// Every chain that something is known about.
+pub static PROFILES: [Profile; 7] = [
     Profile {
         name: "mainnet",
         chain_id: 1,

@@ -14,7 +14,6 @@ use shepherd_admin::{
     query::VERIFY_RECORDS_MAX,
     view::{BlockRefView, OffsetView, VerifyProblemView, VerifyView, time},
 };
-use shepherd_ingest::Trust;
 use shepherd_log::ChainName;
 
 use crate::{
@@ -147,7 +146,7 @@ fn write_summary(
         time: time(SystemTime::now()),
         chain: verified.chain.clone(),
         chain_id: chain.chain_id,
-        trust: trust_name(chain.follow.trust).to_owned(),
+        trust: chain.follow.trust.to_string(),
         from,
         to: OffsetView(from.0 + records),
         records,
@@ -165,15 +164,6 @@ fn write_summary(
         print(&format!("  summary {} ({})\n", file.display(), summary.digest));
     }
     Ok(())
-}
-
-/// As the configuration says it.
-fn trust_name(trust: Trust) -> &'static str {
-    match trust {
-        Trust::Link => "link",
-        Trust::Bloom => "bloom",
-        Trust::Receipts => "receipts",
-    }
 }
 
 impl Verified {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shepherd_ingest::{Finality, Profile, Start, Trust, profile};
+use shepherd_ingest::{Finality, PROFILES, Profile, Start, Trust, profile};
 use shepherd_log::{ChainName, Retention};
 use shepherd_rpc::{EndpointSpec, Redacted};
 use toml::de::{DeTable, DeValue};
@@ -169,21 +169,16 @@ fn read_retention(reader: &Reader<'_>, chain: &mut Section<'_, '_>) -> Option<Re
     Some(Retention { max_age, max_bytes })
 }
 
-/// The chains that profiles are kept of.
-const PROFILED: [u64; 7] = [1, 100, 11_155_111, 42_161, 8_453, 137, 324];
-
 /// A profile by its name, or none on purpose.
 fn profile_named(value: &DeValue<'_>) -> Result<Option<&'static Profile>, Wrong> {
     let name = string(value)?;
     if name == "none" {
         return Ok(None);
     }
-    let mut profiles = PROFILED.into_iter().filter_map(profile);
-    if let Some(found) = profiles.find(|profile| profile.name == name) {
+    if let Some(found) = PROFILES.iter().find(|profile| profile.name == name) {
         return Ok(Some(found));
     }
-    let names = PROFILED.into_iter().filter_map(profile).map(|profile| profile.name);
-    let names = names.collect::<Vec<_>>().join(", ");
+    let names = PROFILES.iter().map(|profile| profile.name).collect::<Vec<_>>().join(", ");
     Err(Wrong::new(format!("there is no profile `{name}`"))
         .help(format!("the profiles are {names}; \"none\" takes none")))
 }
