@@ -21,6 +21,14 @@ pub fn ours(name: &str) -> anyhow::Result<PathBuf> {
     Ok(binary)
 }
 
+/// A line of a running program's memory statistics, such as `VmHWM` for the peak, in MiB.
+pub fn memory_mib(pid: u32, field: &str) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with(field)).context("it is listed")?;
+    let kib = line.split_whitespace().nth(1).context("it has a number")?;
+    Ok(kib.parse::<f64>()? / 1024.0)
+}
+
 /// A program that runs. It is killed when this is dropped.
 pub struct Process {
     child: Child,
@@ -90,12 +98,9 @@ impl Process {
 
     /// Notes the peak of its memory so far, while it still runs.
     fn look(&mut self) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let kib = status.ok().and_then(|status| {
-            let line = status.lines().find(|line| line.starts_with("VmHWM"))?.to_owned();
-            line.split_whitespace().nth(1)?.parse::<f64>().ok()
-        });
-        self.peak_mib = self.peak_mib.max(kib.unwrap_or_default() / 1024.0);
+        // It may have ended since.
+        let peak = memory_mib(self.child.id(), "VmHWM").unwrap_or_default();
+        self.peak_mib = self.peak_mib.max(peak);
     }
 }
 

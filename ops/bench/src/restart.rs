@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::Value;
 
 use crate::{
+    process::{memory_mib, ours},
     report::{Median, Report, patience},
     synthetic::{CHAIN, CHAIN_ID, Synthetic},
 };
@@ -67,7 +68,7 @@ impl Daemon {
     fn new(data_dir: &Path) -> anyhow::Result<Daemon> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let manifest = fs::canonicalize("modules/token-ledger/module.toml")?;
-        let inspected = Command::new(binary()?)
+        let inspected = Command::new(ours("shepherd")?)
             .args(["module", "inspect", "--json"])
             .arg(&manifest)
             .output()?;
@@ -93,7 +94,7 @@ impl Daemon {
     }
 
     fn start(&mut self) -> anyhow::Result<()> {
-        let child = Command::new(binary()?)
+        let child = Command::new(ours("shepherd")?)
             .arg("run")
             .arg("--config")
             .arg(&self.config)
@@ -154,10 +155,7 @@ impl Daemon {
     /// A line of the process's memory statistics, in MiB.
     fn memory(&self, field: &str) -> anyhow::Result<f64> {
         let pid = self.child.as_ref().context("the daemon was started")?.id();
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find(|line| line.starts_with(field)).context("it is listed")?;
-        let kib = line.split_whitespace().nth(1).context("it has a number")?;
-        Ok(kib.parse::<f64>()? / 1024.0)
+        memory_mib(pid, field)
     }
 }
 
@@ -168,11 +166,4 @@ impl Drop for Daemon {
             let _ = self.kill();
         }
     }
-}
-
-/// The daemon, built beside this program.
-fn binary() -> anyhow::Result<PathBuf> {
-    let binary = std::env::current_exe()?.with_file_name("shepherd");
-    ensure!(binary.exists(), "{} is missing: build shepherd-cli first", binary.display());
-    Ok(binary)
 }
