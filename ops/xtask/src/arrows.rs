@@ -1,7 +1,7 @@
 //! Who may depend on whom.
 //!
 //! ```text
-//! ops ──▶ admin ──▶ dispatch ──▶ modules/host ──▶ log ◀── ingest
+//! ops ──▶ admin, replay ──▶ dispatch ──▶ modules/host ──▶ log ◀── ingest
 //! ```
 //!
 //! The compiler forbids circles but not arrows that point the wrong way. This does, and it
@@ -27,6 +27,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shepherd-exchange", &["shepherd-log", "shepherd-rpc", "shepherd-ingest"]),
     ("shepherd-host", &["shepherd-log"]),
     ("shepherd-dispatch", &["shepherd-log", "shepherd-host", "shepherd-rpc"]),
+    (
+        "shepherd-replay",
+        &["shepherd-log", "shepherd-rpc", "shepherd-host", "shepherd-dispatch"],
+    ),
     ("shepherd-admin", &["shepherd-log", "shepherd-host", "shepherd-dispatch"]),
     ("shepherd-sdk", &[]),
 ];
@@ -39,7 +43,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     // The stand-in for the orderbook is a server by nature, and the scripted day receives webhooks;
     // of Shepherd itself, admin alone speaks HTTP to people.
     ("axum", &["shepherd-admin", "shepherd-orderbook", "shepherd-e2e"]),
-    ("parquet", &["shepherd-exchange"]),
+    ("parquet", &["shepherd-exchange", "shepherd-replay"]),
 ];
 
 /// What no tracked file says: paths of one person's machine, and the hosts of registries,

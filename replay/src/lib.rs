@@ -1,0 +1,27 @@
+//! Replay: the same history, any module, the same answer.
+//!
+//! ```text
+//!  journal ──▶ Runner::advance ──▶ a store of its own ──▶ verified, rebuilt, backtested, compared
+//!                  ▲
+//!     tape, cache, archive endpoint, venue
+//! ```
+//!
+//! Replays call the function that live lanes call, write to their own store, and have no outbox:
+//! nothing they do can reach a live lane or a receiver.
+
+mod backtest;
+mod diff;
+mod explain;
+mod module_test;
+mod profile;
+mod reads;
+mod rebuild;
+mod recording;
+mod report;
+mod run;
+mod tape;
+mod venue;
+mod verify;
+mod versions;
+mod what_if;
+mod window;
