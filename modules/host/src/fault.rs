@@ -269,6 +269,9 @@ pub enum World {
     /// The tape does not hold the answer that is asked for.
     #[error("the tape does not fit")]
     Tape(#[source] Box<TapeError>),
+    /// A replay has no answer to what is asked.
+    #[error("the replay has no answer")]
+    Replay(#[source] Box<dyn Error + Send + Sync>),
     /// A source of reads answered something else than was asked.
     #[error("{answers} answers to {requests} requests, or answers of another kind")]
     Answers {
@@ -313,5 +316,9 @@ impl World {
     /// The state could not be read, for this reason.
     pub fn state(source: impl Into<Box<dyn Error + Send + Sync>>) -> World {
         World::State(source.into())
+    }
+    /// A replay has no answer, for this reason. Whoever runs it finds the reason by its type.
+    pub fn replay(source: impl Error + Send + Sync + 'static) -> World {
+        World::Replay(Box::new(source))
     }
 }

@@ -50,4 +50,4 @@ pub use overlay::{Entry, StateView};
 pub use reads::{ReadAnswer, ReadRequest, Reads};
 pub use sha256::{InvalidSha256, Sha256};
 pub use subscription::{LogFilter, Subscription};
-pub use tape::{TapeError, TapeReads, answers};
+pub use tape::{TapeError, TapeReads, answers, encode_answers, request_digest};

@@ -1,7 +1,7 @@
 //! Questions a module asks the world, and who answers them.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use shepherd_log::{BlockRef, ORDER_UID_BYTES};
+use shepherd_log::{BlockRef, ORDER_UID_BYTES, Offset};
 use url::Url;
 
 use crate::{fault::World, limits::REVERT_BYTES_MAX};
@@ -100,6 +100,12 @@ impl ReadAnswer {
 /// Implementations bound their own time. While `read` blocks, neither fuel nor the deadline
 /// can interrupt it, and the deadline does not count it.
 pub trait Reads {
+    /// Says which record is handled next, also when it is tried again. All calls of the module
+    /// for one record belong together. A source that answers from a tape finds it by this.
+    fn begin(&mut self, record: Offset) {
+        let _ = record;
+    }
+
     /// One answer for each request, in order; those about the chain at exactly this block.
     ///
     /// The requests of one call are all for the chain, all for the orderbook, or one `Get`. When

@@ -118,7 +118,8 @@ impl Reads for TapeReads {
     }
 }
 
-fn request_digest(block: BlockRef, requests: &[ReadRequest]) -> Digest {
+/// What names the requests of one read call on a tape: the layout is at the top of this file.
+pub fn request_digest(block: BlockRef, requests: &[ReadRequest]) -> Digest {
     let mut bytes = b"shepherd read 1\0".to_vec();
     bytes.extend_from_slice(&block.number.to_be_bytes());
     bytes.extend_from_slice(block.hash.as_slice());
@@ -161,7 +162,8 @@ fn request_digest(block: BlockRef, requests: &[ReadRequest]) -> Digest {
     Digest::of(&bytes)
 }
 
-fn encode_answers(answers: &[ReadAnswer]) -> Vec<u8> {
+/// The bytes a tape keeps for the answers to one read call, which [`answers`] reads again.
+pub fn encode_answers(answers: &[ReadAnswer]) -> Vec<u8> {
     let mut bytes = vec![VERSION];
     for answer in answers {
         match answer {
