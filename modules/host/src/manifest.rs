@@ -45,7 +45,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use shepherd_log::{ChainName, Deliver, ModuleName};
 use toml::Spanned;
 
@@ -89,7 +89,9 @@ impl Default for Limits {
 }
 
 /// What one chain, or one lane, has different from the manifest.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+///
+/// Written as TOML it reads back as it was.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Overrides {
     /// Laid over `[config]`: tables are merged, everything else is replaced.
@@ -99,10 +101,11 @@ pub struct Overrides {
     #[serde(default, deserialize_with = "named_addresses")]
     pub addresses: BTreeMap<String, Vec<Address>>,
     /// When effects leave that do not say it themselves.
-    #[serde(default, deserialize_with = "deliver")]
+    #[serde(default, deserialize_with = "deliver", serialize_with = "written_deliver")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deliver: Option<Deliver>,
     /// Whose documents may be got, instead of those the manifest lists.
-    #[serde(default, deserialize_with = "http_hosts")]
+    #[serde(default, deserialize_with = "http_hosts", skip_serializing_if = "Option::is_none")]
     pub http_hosts: Option<BTreeSet<String>>,
 }
 
@@ -597,6 +600,20 @@ fn set<T, E: de::Error>(
     Ok(list.into_iter().map(|Checked(value)| text(value)).collect())
 }
 
+/// As [`deliver`] reads it. `None` is left out before it comes here.
+fn written_deliver<S: Serializer>(
+    deliver: &Option<Deliver>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match deliver.unwrap_or_default() {
+        Deliver::Instant => serializer.serialize_str("instant"),
+        Deliver::Finalized => serializer.serialize_str("finalized"),
+        Deliver::Confirmations(blocks) => {
+            BTreeMap::from([("confirmations", blocks)]).serialize(serializer)
+        }
+    }
+}
+
 fn deliver<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Deliver>, D::Error> {
     struct Visitor;
 
@@ -700,6 +717,20 @@ addresses = { orders = ["0x3333333333333333333333333333333333333333"] }
 
     fn parse(text: &str) -> Result<Manifest, ManifestError> {
         Manifest::parse(text, Path::new("modules/watch/module.toml"))
+    }
+
+    #[test]
+    fn overrides_are_read_as_they_are_written() {
+        for text in [
+            "",
+            "deliver = 'finalized'\nhttp_hosts = ['example.org']",
+            "[config]\na = 1.0\nb = 2026-11-01T12:00:00Z\n[deliver]\nconfirmations = 3",
+            "[addresses]\norders = ['0x00000000000000000000000000000000000000Aa']\n[config.b]\nc = 1",
+        ] {
+            let overrides: Overrides = toml::from_str(text).unwrap();
+            let written = toml::to_string(&overrides).unwrap();
+            assert_eq!(toml::from_str::<Overrides>(&written).unwrap(), overrides, "{written}");
+        }
     }
 
     #[test]
