@@ -11,15 +11,20 @@
 //! one for each thing the lane has to be told again. Live lanes and replays call this same
 //! function. What differs is only who answers the reads.
 
+use std::time::Instant;
+
 use alloy_primitives::B256;
 use shepherd_host::{
     At, BoundModule, Failure, Fault, Input, LogLine, LogRef, OutcomeInput, OutcomeRef, Reads,
     RevertInput, StateView, World,
 };
 use shepherd_log::{
-    Applied, ApplyError, BlockRef, BlockView, Cursor, Deliveries, Journal, Lane, Offset, Outcome,
-    ReadError, RecordView, Revert, RevertError, SizeError, Step, StorageError, StoredRecord,
+    Applied, ApplyError, BlockRef, BlockView, Cursor, Deliveries, Effect, EffectId, Journal, Lane,
+    LogFilter, Offset, Outcome, ReadError, RecordView, Revert, RevertError, SizeError, Step,
+    StorageError, StoredRecord, Trace, TraceKind,
 };
+
+use crate::venue::Venue;
 
 /// Guest lines a step may collect before it is committed. They are told once the step is durable,
 /// so that a line is about something that really happened.
@@ -30,12 +35,32 @@ pub struct Runner {
     lane: Lane,
     journal: Journal,
     module: BoundModule,
+    /// What the module looks for, when blocks without it do not concern the module.
+    filters: Option<Vec<LogFilter>>,
     /// The newest block that counts, once it was needed.
     newest: Option<At>,
+    /// A record that wants a step of its own: it failed after some of it was in the step.
+    alone: Option<Offset>,
+}
+
+/// How far one step may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Records it may look at. Steps also end by size.
+    pub records_max: usize,
+    /// The first record it does not pass.
+    pub end: Offset,
+}
+
+impl From<usize> for Reach {
+    /// As far as the journal goes.
+    fn from(records_max: usize) -> Reach {
+        Reach { records_max, end: Offset::new(u64::MAX) }
+    }
 }
 
 /// What one step did.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Advanced {
     /// Where the lane stands now.
     pub cursor: Cursor,
@@ -141,7 +166,8 @@ impl From<ReadError> for Stop {
 impl Runner {
     /// Puts a module on a lane.
     pub fn new(lane: Lane, module: BoundModule) -> Runner {
-        Runner { journal: lane.journal().clone(), lane, module, newest: None }
+        let (journal, filters) = (lane.journal().clone(), filters(&module));
+        Runner { journal, lane, filters, module, newest: None, alone: None }
     }
 
     /// The lane.
@@ -149,57 +175,203 @@ impl Runner {
         &self.lane
     }
 
+    /// The lane, to say what it runs.
+    pub fn lane_mut(&mut self) -> &mut Lane {
+        &mut self.lane
+    }
+
+    /// The lane, without its module.
+    pub fn into_lane(self) -> Lane {
+        self.lane
+    }
+
     /// The module.
     pub fn module(&self) -> &BoundModule {
         &self.module
     }
 
-    /// Takes one step over at most `records_max` records and commits it.
+    /// Goes on with another module, or another configuration, from the cursor on.
+    pub fn set_module(&mut self, module: BoundModule) {
+        self.filters = filters(&module);
+        self.module = module;
+    }
+
+    /// Takes one step and commits it.
     ///
     /// Returns `None` when there is no record to pass. A record that fails ends the step before
     /// it; when it is the first, nothing is committed and the failure is returned. `interrupted`
     /// is asked between records and ends the step early.
     pub fn advance(
         &mut self,
-        records_max: usize,
+        reach: impl Into<Reach>,
         reads: &mut dyn Reads,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<Advanced>, Stop> {
-        let Runner { lane, journal, module, newest } = self;
+        self.step(reach.into(), Outside::World(reads), interrupted)
+    }
+
+    /// Takes one step of a backtest: what comes of effects, a venue decides.
+    ///
+    /// The lane must be a replay's. Otherwise as [`Runner::advance`].
+    pub fn backtest(
+        &mut self,
+        reach: impl Into<Reach>,
+        venue: &mut dyn Venue,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Advanced>, Stop> {
+        assert!(self.lane.is_replay(), "what comes of a live lane's effects is in the journal");
+        self.step(reach.into(), Outside::Venue(venue), interrupted)
+    }
+
+    fn step(
+        &mut self,
+        reach: Reach,
+        mut outside: Outside<'_>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Advanced>, Stop> {
+        loop {
+            match self.try_step(reach, &mut outside, interrupted) {
+                Ok(advanced) => {
+                    outside.committed();
+                    return Ok(advanced);
+                }
+                Err(Dropped::AndAgain { alone }) => self.alone = Some(alone),
+                Err(Dropped::For(stop)) => {
+                    outside.dropped();
+                    return Err(stop);
+                }
+            }
+            outside.dropped();
+        }
+    }
+
+    fn try_step(
+        &mut self,
+        reach: Reach,
+        outside: &mut Outside<'_>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Advanced>, Dropped> {
+        let Runner { lane, journal, module, filters, newest, alone } = self;
         let mut advance = Advance {
             step: lane.begin(),
             journal,
             module,
             newest,
-            advanced: Advanced {
-                cursor: Cursor::default(),
-                records: 0,
-                handled: 0,
-                logs: 0,
-                reverts: 0,
-                outcomes: 0,
-                effects: 0,
-                fuel: 0,
-                lines: Vec::new(),
-                lines_dropped: 0,
-            },
+            advanced: Advanced::default(),
             lines_bytes: 0,
+            is_half: false,
+            trace: None,
         };
-        for stored in advance.step.records().take(records_max) {
-            let stored = stored?;
-            match advance.pass(&stored, reads) {
+        let end = reach.end.min(advance.step.tail().offset);
+        let mut records = match filters {
+            Some(filters) => RecordsOf::Concerning(advance.step.concerning(filters)),
+            None => RecordsOf::All(advance.step.records()),
+        };
+        let mut looked_at = 0;
+        let is_whole = loop {
+            let Some(stored) = records.next() else { break true };
+            let stored = stored.map_err(Stop::from)?;
+            let offset = stored.offset();
+            if offset >= end {
+                break true;
+            }
+            advance.jump_to(offset)?;
+            if *alone == Some(offset) && advance.advanced.records > 0 {
+                break false;
+            }
+            outside.reads().begin(offset);
+            match advance.pass(&stored, outside) {
                 Ok(Passed::Record) => (),
-                Ok(Passed::TakenBack | Passed::Nothing) => break,
-                Err(stop) if advance.advanced.records == 0 => return Err(stop),
-                Err(Stop::Storage(error)) => return Err(error.into()),
-                Err(_) => break,
+                Ok(Passed::TakenBack | Passed::Nothing) => break false,
+                Err(Stop::Storage(error)) => return Err(Stop::Storage(error).into()),
+                Err(stop) if advance.advanced.records == 0 => return Err(stop.into()),
+                Err(_) if advance.is_half => return Err(Dropped::AndAgain { alone: offset }),
+                Err(_) => break false,
             }
-            if advance.is_full() || interrupted() {
-                break;
+            looked_at += 1;
+            if looked_at >= reach.records_max || advance.is_full() || interrupted() {
+                break false;
             }
+        };
+        if is_whole {
+            advance.jump_to(end)?;
         }
-        advance.commit()
+        Ok(advance.commit()?)
     }
+}
+
+/// A step that was dropped.
+enum Dropped {
+    /// For good, until the caller tries again.
+    For(Stop),
+    /// Because a record failed when half of it was in the step: what came before it is passed
+    /// first, without it.
+    AndAgain { alone: Offset },
+}
+
+impl From<Stop> for Dropped {
+    fn from(stop: Stop) -> Dropped {
+        Dropped::For(stop)
+    }
+}
+
+/// Who answers reads, and who says what comes of effects.
+enum Outside<'a> {
+    /// What comes of effects is in the journal.
+    World(&'a mut dyn Reads),
+    /// A venue says it.
+    Venue(&'a mut dyn Venue),
+}
+
+impl Outside<'_> {
+    fn reads(&mut self) -> &mut dyn Reads {
+        match self {
+            Outside::World(reads) => *reads,
+            Outside::Venue(venue) => *venue,
+        }
+    }
+
+    fn committed(&mut self) {
+        if let Outside::Venue(venue) = self {
+            venue.committed();
+        }
+    }
+
+    fn dropped(&mut self) {
+        if let Outside::Venue(venue) = self {
+            venue.dropped();
+        }
+    }
+}
+
+/// The records a step looks at.
+enum RecordsOf {
+    All(shepherd_log::Records),
+    Concerning(shepherd_log::Concerning),
+}
+
+impl Iterator for RecordsOf {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            RecordsOf::All(records) => records.next(),
+            RecordsOf::Concerning(records) => records.next(),
+        }
+    }
+}
+
+/// What the log index can find for a module that is called for logs and nothing else.
+fn filters(module: &BoundModule) -> Option<Vec<LogFilter>> {
+    let subscription = module.subscription();
+    if subscription.block_every.is_some() || subscription.tick_seconds.is_some() {
+        return None;
+    }
+    let filter = |filter: &shepherd_host::LogFilter| LogFilter {
+        addresses: filter.addresses().iter().copied().collect(),
+        topic0: filter.topics()[0].iter().copied().collect(),
+    };
+    Some(subscription.logs.iter().map(filter).collect())
 }
 
 /// A step under way.
@@ -210,6 +382,10 @@ struct Advance<'r> {
     newest: &'r mut Option<At>,
     advanced: Advanced,
     lines_bytes: usize,
+    /// Whether the record under way has changed the step, so that it cannot be left out any more.
+    is_half: bool,
+    /// Of the record under way, when it is traced.
+    trace: Option<Trace>,
 }
 
 enum Passed {
@@ -226,25 +402,46 @@ impl Advance<'_> {
         self.step.is_full() || self.lines_bytes >= LINES_BYTES_ENOUGH
     }
 
-    fn pass(&mut self, stored: &StoredRecord, reads: &mut dyn Reads) -> Result<Passed, Stop> {
+    /// Passes over blocks that do not concern the module.
+    fn jump_to(&mut self, offset: Offset) -> Result<(), Stop> {
+        let next = self.step.cursor().next;
+        // A revert that took records back may have come further than the records that were found.
+        if offset <= next {
+            return Ok(());
+        }
+        self.step.pass_to(offset)?;
+        self.advanced.records += offset.get() - next.get();
+        Ok(())
+    }
+
+    fn pass(&mut self, stored: &StoredRecord, outside: &mut Outside<'_>) -> Result<Passed, Stop> {
         let offset = stored.offset();
+        let started = Instant::now();
+        self.is_half = false;
+        self.trace = None;
         let (passed, height) = match stored.record() {
-            RecordView::Block(block) => (self.pass_block(offset, &block, reads), block.this.number),
+            RecordView::Block(block) => {
+                (self.pass_block(offset, &block, outside), block.this.number)
+            }
             RecordView::Outcome(outcome) => {
-                (self.pass_outcome(offset, &outcome, reads), outcome.head.number)
+                (self.pass_outcome(offset, &outcome, outside), outcome.head.number)
             }
             RecordView::Revert(revert) => {
-                let deliveries = self.step.deliveries(&revert)?;
+                let deliveries = match outside {
+                    Outside::World(_) => self.step.deliveries(&revert)?,
+                    Outside::Venue(_) if self.advanced.records > 0 => return Ok(Passed::Nothing),
+                    Outside::Venue(venue) => venue.reverted(revert.ancestor),
+                };
                 // What is told may fail, and a revert cannot be taken half.
                 if !deliveries.is_empty() && self.advanced.records > 0 {
                     return Ok(Passed::Nothing);
                 }
-                let passed = self.pass_revert(offset, &revert, &deliveries, reads);
+                let passed = self.pass_revert(offset, &revert, &deliveries, outside);
                 (passed, revert.ancestor.number)
             }
         };
         if let Err(stop) = passed {
-            let is_weather = matches!(stop, Stop::World { .. });
+            let is_weather = matches!(stop, Stop::World { .. }) && !self.is_half;
             let Some(revert) = self.step.undone_by(offset, height).filter(|_| is_weather) else {
                 return Err(stop);
             };
@@ -254,6 +451,11 @@ impl Advance<'_> {
             self.step.pass_abandoned(revert);
             return Ok(Passed::TakenBack);
         }
+        if let Some(mut trace) = self.trace.take() {
+            trace.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            trace.after = self.step.cursor().digest;
+            self.step.trace(trace);
+        }
         self.advanced.records += 1;
         Ok(Passed::Record)
     }
@@ -262,7 +464,7 @@ impl Advance<'_> {
         &mut self,
         offset: Offset,
         block: &BlockView<'_>,
-        reads: &mut dyn Reads,
+        outside: &mut Outside<'_>,
     ) -> Result<(), Stop> {
         let topics: Vec<Topics> = block.logs().map(|log| Topics::new(log.topics())).collect();
         let logs = block.logs().zip(&topics).map(|(log, topics)| LogRef {
@@ -285,28 +487,83 @@ impl Advance<'_> {
         let applied = match selected {
             Some(input) => {
                 self.advanced.logs += input.logs.len() as u64;
-                self.call(offset, &Input::Block(input), reads)?
+                self.call(offset, &Input::Block(input), outside.reads())?
             }
             None => Applied::default(),
         };
-        let taken = self.step.apply(block.this, applied);
-        too_large(offset, block.this, taken)?;
         let BlockView { this, parent, timestamp, .. } = *block;
-        *self.newest = Some(At { this, parent, timestamp });
+        let at = At { this, parent, timestamp };
+        let asked = self.asked(offset, &applied, outside);
+        let taken = self.step.apply(this, applied);
+        too_large(offset, this, taken)?;
+        *self.newest = Some(at);
+        match outside {
+            Outside::World(_) => Ok(()),
+            Outside::Venue(venue) => self.settle(offset, at, &asked, &mut **venue),
+        }
+    }
+
+    /// The effects of one call, for a venue.
+    fn asked(
+        &self,
+        record: Offset,
+        applied: &Applied,
+        outside: &Outside<'_>,
+    ) -> Vec<(EffectId, Effect)> {
+        match outside {
+            Outside::World(_) => Vec::new(),
+            Outside::Venue(_) => (self.step.effects_of(record)..)
+                .zip(&applied.effects)
+                .map(|(index, effect)| (EffectId { offset: record, index }, effect.clone()))
+                .collect(),
+        }
+    }
+
+    /// Tells the module what a venue has made of its effects by the end of a block.
+    fn settle(
+        &mut self,
+        offset: Offset,
+        at: At,
+        asked: &[(EffectId, Effect)],
+        venue: &mut dyn Venue,
+    ) -> Result<(), Stop> {
+        venue.asked(at, asked);
+        for outcome in venue.due(offset, at) {
+            self.is_half = true;
+            let asked = self.tell_by_venue(offset, &outcome, false, venue)?;
+            venue.asked(at, &asked);
+        }
         Ok(())
+    }
+
+    /// Tells one outcome and hands out what the module then asks for.
+    fn tell_by_venue(
+        &mut self,
+        offset: Offset,
+        outcome: &Outcome,
+        abandoned: bool,
+        venue: &mut dyn Venue,
+    ) -> Result<Vec<(EffectId, Effect)>, Stop> {
+        let applied = self.call_outcome(offset, outcome, abandoned, venue)?;
+        let asked = self.asked(offset, &applied, &Outside::Venue(venue));
+        let taken = self.step.told_by_venue(outcome.clone(), applied);
+        too_large(offset, outcome.head, taken)?;
+        Ok(asked)
     }
 
     fn pass_outcome(
         &mut self,
         offset: Offset,
         outcome: &Outcome,
-        reads: &mut dyn Reads,
+        outside: &mut Outside<'_>,
     ) -> Result<(), Stop> {
-        let applied = if outcome.module == self.module.lane().module {
-            let abandoned = self.step.is_taken_back(outcome);
-            self.call_outcome(offset, outcome, abandoned, reads)?
-        } else {
-            Applied::default()
+        let applied = match outside {
+            Outside::World(reads) if outcome.module == self.module.lane().module => {
+                let abandoned = self.step.is_taken_back(outcome);
+                self.call_outcome(offset, outcome, abandoned, &mut **reads)?
+            }
+            // Another lane's, or what came of it live, which the venue knows.
+            Outside::World(_) | Outside::Venue(_) => Applied::default(),
         };
         too_large(offset, outcome.head, self.step.pass_outcome(applied))
     }
@@ -317,7 +574,7 @@ impl Advance<'_> {
         offset: Offset,
         revert: &Revert,
         deliveries: &Deliveries,
-        reads: &mut dyn Reads,
+        outside: &mut Outside<'_>,
     ) -> Result<(), Stop> {
         match self.step.revert(revert) {
             Ok(()) => (),
@@ -329,12 +586,27 @@ impl Advance<'_> {
             let told = |outcome| OutcomeRef::new(outcome, true);
             let outcomes = deliveries.noticed.iter().map(told).collect();
             let input = RevertInput { at: self.newest()?, outcomes };
-            let applied = self.call(offset, &Input::Revert(input), reads)?;
-            too_large(offset, revert.ancestor, self.step.told_by_revert(applied))?;
+            let applied = self.call(offset, &Input::Revert(input), outside.reads())?;
+            self.told_by_revert(offset, revert, applied, outside)?;
         }
         for (outcome, abandoned) in &deliveries.again {
-            let applied = self.call_outcome(offset, outcome, *abandoned, reads)?;
-            too_large(offset, revert.ancestor, self.step.told_by_revert(applied))?;
+            let applied = self.call_outcome(offset, outcome, *abandoned, outside.reads())?;
+            self.told_by_revert(offset, revert, applied, outside)?;
+        }
+        Ok(())
+    }
+
+    fn told_by_revert(
+        &mut self,
+        offset: Offset,
+        revert: &Revert,
+        applied: Applied,
+        outside: &mut Outside<'_>,
+    ) -> Result<(), Stop> {
+        let asked = self.asked(offset, &applied, outside);
+        too_large(offset, revert.ancestor, self.step.told_by_revert(applied))?;
+        if let Outside::Venue(venue) = outside {
+            venue.asked(self.newest()?, &asked);
         }
         Ok(())
     }
@@ -382,12 +654,23 @@ impl Advance<'_> {
         advanced.lines_dropped += handled.log_lines_dropped;
         self.lines_bytes += handled.log_lines.iter().map(|line| line.message.len()).sum::<usize>();
         advanced.lines.extend(handled.log_lines.into_iter().map(|line| (offset, line)));
-        Ok(Applied {
+        let applied = Applied {
             writes: handled.writes,
             tape: handled.tape,
             effects: handled.effects,
             fuel: handled.fuel,
-        })
+        };
+        if self.step.is_replay() {
+            let (kind, logs, outcomes) = match input {
+                Input::Block(block) => (TraceKind::Block, block.logs.len(), 0),
+                Input::Outcome(_) => (TraceKind::Outcome, 0, 1),
+                Input::Revert(told) => (TraceKind::Revert, 0, told.outcomes.len()),
+            };
+            let At { this, timestamp, .. } = input.at();
+            let trace = self.trace.get_or_insert_with(|| Trace::new(offset, this, timestamp, kind));
+            trace.add(&applied, logs, outcomes);
+        }
+        Ok(applied)
     }
 
     /// The time of the block before this one, when the module's subscription depends on it.

@@ -17,11 +17,13 @@ mod metrics;
 mod outbox;
 mod reads;
 mod status;
+mod venue;
 mod worker;
 
-pub use advance::{Advanced, ModuleFailure, RevertFailure, Runner, Stop};
+pub use advance::{Advanced, ModuleFailure, Reach, RevertFailure, Runner, Stop};
 pub use dispatcher::{Config, DispatchError, Dispatcher, LaneSpec, LaneStatuses};
 pub use metrics::Metrics;
 pub use outbox::{Destination, Destinations, Kind, Limits, Sender, SenderConfig, SenderError};
 pub use reads::LiveReads;
 pub use status::{LaneState, LaneStatus};
+pub use venue::Venue;

@@ -17,8 +17,7 @@ use fjall::{Database, Readable, Snapshot};
 
 use crate::{
     codec::{
-        self, CHAIN_PREFIX, ChainRow, CommitRow, DecodeError, LANE_PREFIX, LaneRow, RevertRow,
-        StartRow, unseal_row,
+        self, CHAIN_PREFIX, ChainRow, CommitRow, DecodeError, RevertRow, StartRow, unseal_row,
     },
     effect::EffectId,
     highwater::{self, Highwater, HighwaterError},
@@ -26,6 +25,7 @@ use crate::{
     journal::{self, ReadError, Records, Reverts, Start, StoredRecord},
     lane::Cursor,
     lane_snapshot::LaneSnapshot,
+    lanes::{self, KnownLane, Role},
     state_sum::StateSum,
     store::{Keyspaces, StorageError},
     trees::Trees,
@@ -192,19 +192,10 @@ impl LoadedChain {
     }
 }
 
-/// A lane as found on disk.
-pub struct LoadedLane {
-    pub id: LaneId,
-    pub number: u32,
-    pub cursor: Option<Cursor>,
-    /// Whether the cursor names the sum of the state. In a store of format 2 it does not.
-    pub is_summed: bool,
-}
-
 /// Everything the checks compare.
 pub struct Loaded {
     pub chains: Vec<LoadedChain>,
-    pub lanes: Vec<LoadedLane>,
+    pub lanes: Vec<KnownLane>,
 }
 
 /// Reads what is there.
@@ -221,7 +212,7 @@ pub fn load(
         let name = parse_name(&key[CHAIN_PREFIX.len()..], "the name of a chain")?;
         chains.push(load_chain(database, keyspaces, snapshot, name, row)?);
     }
-    Ok(Loaded { chains, lanes: lanes(keyspaces, snapshot)? })
+    Ok(Loaded { chains, lanes: lanes::all(keyspaces, snapshot)? })
 }
 
 fn load_chain(
@@ -314,28 +305,8 @@ fn load_start(
     Ok(Start { offset: Offset::new(row.start), previous: Digest(row.previous) })
 }
 
-/// Every lane and its cursor.
-pub fn lanes(keyspaces: &Keyspaces, snapshot: &Snapshot) -> Result<Vec<LoadedLane>, StorageError> {
-    let mut lanes = Vec::new();
-    for entry in snapshot.prefix(&keyspaces.meta, LANE_PREFIX) {
-        let (key, value) = entry.into_inner()?;
-        let row: LaneRow =
-            unseal_row(&key, &value).map_err(StorageError::damaged("the row of a lane"))?;
-        let id: LaneId = parse_name(&key[LANE_PREFIX.len()..], "the name of a lane")?;
-        let cursor_key = codec::cursor_key(row.number);
-        let cursor = snapshot
-            .get(&keyspaces.cursors, cursor_key)?
-            .map(|value| codec::unseal_cursor(&cursor_key, &value))
-            .transpose()
-            .map_err(StorageError::damaged(format!("the cursor of {id}")))?;
-        let is_summed = cursor.as_ref().is_none_or(|cursor| cursor.state.is_some());
-        let cursor = cursor.map(Cursor::from);
-        lanes.push(LoadedLane { id, number: row.number, cursor, is_summed });
-    }
-    Ok(lanes)
-}
-
-fn parse_name<T: std::str::FromStr>(bytes: &[u8], what: &str) -> Result<T, StorageError> {
+/// A name out of a key.
+pub fn parse_name<T: std::str::FromStr>(bytes: &[u8], what: &str) -> Result<T, StorageError> {
     std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
         StorageError::damaged(what)(DecodeError::Layout(String::from_utf8_lossy(bytes).into()))
     })
@@ -360,7 +331,8 @@ pub fn check(
     for lane in &loaded.lanes {
         check_lane(lane, loaded, keyspaces, snapshot, &mut findings)?;
     }
-    check_lane_marks(loaded, &highwater, &mut findings);
+    let dropped = lanes::dropped(keyspaces, snapshot)?;
+    check_lane_marks(loaded, &dropped, &highwater, &mut findings);
     Ok(if findings.is_empty() { Ok(highwater) } else { Err(findings) })
 }
 
@@ -410,13 +382,20 @@ fn has_digest(chain: &LoadedChain, mark: Offset, digest: Digest, snapshot: &Snap
 /// Nothing less would do: of whichever entries the write-ahead log holds writes, an older one may
 /// have taken the place of the newest.
 fn check_state(
-    lane: &mut LoadedLane,
+    lane: &mut KnownLane,
     keyspaces: &Keyspaces,
     snapshot: &Snapshot,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StorageError> {
     let Some(cursor) = &mut lane.cursor else { return Ok(()) };
-    let view = LaneSnapshot::new(keyspaces.clone(), snapshot.clone(), lane.number, cursor.clone());
+    let cursor_there = cursor.clone();
+    let view = LaneSnapshot::new(
+        keyspaces.clone(),
+        snapshot.clone(),
+        lane.number,
+        lane.outbox,
+        cursor_there,
+    );
     let found = view.state_sum()?;
     if !lane.is_summed {
         cursor.state = found;
@@ -428,7 +407,7 @@ fn check_state(
 }
 
 fn check_lane(
-    lane: &LoadedLane,
+    lane: &KnownLane,
     loaded: &Loaded,
     keyspaces: &Keyspaces,
     snapshot: &Snapshot,
@@ -442,8 +421,14 @@ fn check_lane(
     let newest = newest_commit(lane.number, keyspaces, snapshot)?;
     let chain = loaded.chains.iter().find(|chain| chain.name == id.chain);
     let start = chain.map_or(Offset::START, |chain| chain.start.offset);
-    // A lane that has not committed stands where it was created, and holds the journal's start.
-    let fresh = || Cursor { next: start, ..Cursor::default() };
+    // A lane that has not committed stands where it was created; a live one holds the start of
+    // the journal there.
+    let created = match lane.role {
+        Role::Live => start,
+        Role::Replay { start, .. } | Role::Rebuild { start } => start,
+    };
+    let generation = if newest.is_none() { cursor.generation } else { 0 };
+    let fresh = || Cursor { next: created, generation, ..Cursor::default() };
     let by_commit = newest.as_ref().map_or_else(fresh, |(commit, row)| Cursor {
         next: Offset::new(row.end),
         block: row.block.map(BlockRef::from),
@@ -460,6 +445,10 @@ fn check_lane(
             commit: newest.map_or("there is none".to_owned(), |_| by_commit.to_string()),
         });
     }
+    // The journal of a replay is elsewhere, and looked at when its lane is opened.
+    if matches!(lane.role, Role::Replay { .. }) {
+        return Ok(());
+    }
     if cursor.next < start {
         findings.push(Finding::CursorBehindJournal { lane: id.clone(), next: cursor.next, start });
     }
@@ -467,7 +456,7 @@ fn check_lane(
     if cursor.next > tail {
         findings.push(Finding::CursorAheadOfJournal { lane: id.clone(), next: cursor.next, tail });
     }
-    let mut unsettled = snapshot.prefix(&keyspaces.outbox, codec::effects_prefix(lane.number));
+    let mut unsettled = snapshot.prefix(&keyspaces.outbox, codec::effects_prefix(lane.outbox));
     if let Some(entry) = unsettled.next_back() {
         let key = entry.key()?;
         let effect =
@@ -506,8 +495,17 @@ fn newest_commit(
     Ok(Some((commit, row)))
 }
 
-fn check_lane_marks(loaded: &Loaded, highwater: &Highwater, findings: &mut Vec<Finding>) {
+fn check_lane_marks(
+    loaded: &Loaded,
+    dropped: &[(u32, bool)],
+    highwater: &Highwater,
+    findings: &mut Vec<Finding>,
+) {
     for (number, mark) in &highwater.lanes {
+        // Another generation took its place since.
+        if dropped.iter().any(|(dropped, _)| dropped == number) {
+            continue;
+        }
         let lane = loaded.lanes.iter().find(|lane| lane.number == *number);
         let commit = lane.and_then(|lane| lane.cursor.as_ref()).map_or(0, |cursor| cursor.commit);
         if lane.is_none() || commit < *mark {

@@ -13,7 +13,12 @@
 //! | `effects` | lane 4, offset 8, index 4 | [`EffectRow`] |
 //! | `outbox` | lane 4, offset 8, index 4 | [`OutboxRow`], while nothing has come of the effect |
 //! | `done` | lane 4, BLAKE3 of the effect's key 32 | [`DoneRow`], once the receiver has it |
+//! | `outcomes` | lane 4, offset 8, index 4 | what a replay's venue made of an effect, as in a record |
+//! | `traces` | lane 4, offset 8 | [`TraceRow`], of a replay |
 //! | `meta` | `chain/NAME`, `lane/NAME`, `revert/` chain 2, offset 8 | [`ChainRow`], [`LaneRow`], [`RevertRow`] |
+//! | | `rebuild/NAME` | [`LaneRow`] of a lane's next generation |
+//! | | `dropped/` lane 4 | whether the rows of a generation that was replaced are gone |
+//! | | `version/` lane 4, offset 8 | [`VersionRow`] |
 //! | | `genesis/` chain 2 | hash of block 0 |
 //! | | `start/` chain 2 | [`StartRow`], once records were removed |
 //! | | `trimmed/` chain 2, offset 8 | height that a removed revert went back to |
@@ -286,6 +291,17 @@ pub fn effect_key(lane: u32, id: EffectId) -> [u8; 16] {
     tape_key(lane, id.offset, id.index)
 }
 
+/// Key of a trace.
+pub fn trace_key(lane: u32, offset: Offset) -> [u8; 12] {
+    tape_prefix(lane, offset)
+}
+
+/// The record a trace is of.
+pub fn parse_trace_key(key: &[u8]) -> Result<Offset, DecodeError> {
+    let (_, offset) = key.split_last_chunk::<8>().ok_or(DecodeError::WrongLength)?;
+    Ok(Offset::new(u64::from_be_bytes(*offset)))
+}
+
 /// The effect a key names.
 pub fn parse_effect_key(key: &[u8]) -> Result<EffectId, DecodeError> {
     let (offset, index) = parse_tape_key(key)?;
@@ -307,11 +323,37 @@ fn parse_offset_and_index(bytes: &[u8]) -> Result<(Offset, u32), DecodeError> {
 pub const CHAIN_PREFIX: &[u8] = b"chain/";
 /// Start of the meta keys that hold lanes; the name follows.
 pub const LANE_PREFIX: &[u8] = b"lane/";
+/// Start of the meta keys that hold the next generations of lanes; the name follows.
+pub const REBUILD_PREFIX: &[u8] = b"rebuild/";
+/// Start of the meta keys that hold generations that were replaced; the number follows.
+pub const DROPPED_PREFIX: &[u8; 8] = b"dropped/";
+const VERSION_PREFIX: &[u8; 8] = b"version/";
 const REVERT_PREFIX: &[u8; 7] = b"revert/";
 const GENESIS_PREFIX: &[u8; 8] = b"genesis/";
 const INDEXED_PREFIX: &[u8; 8] = b"indexed/";
 const START_PREFIX: &[u8; 6] = b"start/";
 const TRIMMED_PREFIX: &[u8; 8] = b"trimmed/";
+
+/// Key of a generation that was replaced in `meta`.
+pub fn dropped_key(lane: u32) -> [u8; 12] {
+    join(*DROPPED_PREFIX, lane.to_be_bytes())
+}
+
+/// The number in such a key.
+pub fn parse_dropped_key(key: &[u8]) -> Result<u32, DecodeError> {
+    let (_, lane) = key.split_last_chunk::<4>().ok_or(DecodeError::WrongLength)?;
+    Ok(u32::from_be_bytes(*lane))
+}
+
+/// Common start of a lane's versions in `meta`.
+pub fn versions_prefix(lane: u32) -> [u8; 12] {
+    join(*VERSION_PREFIX, lane.to_be_bytes())
+}
+
+/// Key of what a lane runs from an offset on in `meta`.
+pub fn version_key(lane: u32, from: Offset) -> [u8; 20] {
+    join(versions_prefix(lane), from.get().to_be_bytes())
+}
 
 /// Key of where a chain's journal starts in `meta`.
 pub fn start_key(chain: u16) -> [u8; 8] {
@@ -379,6 +421,46 @@ pub struct ChainRow {
 pub struct LaneRow {
     /// Short number that stands for the lane in keys.
     pub number: u32,
+    /// What the lane is for, `None` in a row of format 3: its effects go out.
+    pub role: Option<RoleRow>,
+}
+
+/// What a lane is for.
+#[derive(Encode, Decode)]
+pub enum RoleRow {
+    /// Its effects go out, by the outbox of this number.
+    Live { outbox: u32 },
+    /// It replays a journal with this id from this offset on.
+    Replay { start: u64, chain_id: u64 },
+    /// It is the next generation of a live lane, from this offset on.
+    Rebuild { start: u64 },
+}
+
+/// What a lane runs from some offset on.
+#[derive(Encode, Decode)]
+pub struct VersionRow {
+    /// sha256 of the component.
+    pub module: [u8; 32],
+    /// sha256 of what it is bound to.
+    pub binding: [u8; 32],
+}
+
+/// What the handling of one record took and led to.
+#[derive(Encode, Decode)]
+pub struct TraceRow {
+    pub block: BlockRow,
+    pub timestamp: u64,
+    pub kind: u8,
+    pub logs: u32,
+    pub reads: u32,
+    pub writes: u32,
+    pub effects: u32,
+    pub outcomes: u32,
+    pub fuel: u64,
+    pub micros: u64,
+    pub wrote: [u8; 32],
+    pub read: [u8; 32],
+    pub after: [u8; 32],
 }
 
 /// Where a journal starts from which records were removed.
@@ -446,18 +528,23 @@ pub struct CommitRow {
 
 /// Unseals a cursor, of this format or an older one.
 pub fn unseal_cursor(key: &[u8], sealed: &[u8]) -> Result<CursorRow, DecodeError> {
-    unseal_row_of_2(key, sealed)
+    unseal_row_of_older(key, sealed)
 }
 
 /// Unseals a commit row, of this format or an older one.
 pub fn unseal_commit(key: &[u8], sealed: &[u8]) -> Result<CommitRow, DecodeError> {
-    unseal_row_of_2(key, sealed)
+    unseal_row_of_older(key, sealed)
 }
 
-/// Reads a row that got its last field, an option, with format 3.
+/// Unseals the row of a lane, of this format or an older one.
+pub fn unseal_lane(key: &[u8], sealed: &[u8]) -> Result<LaneRow, DecodeError> {
+    unseal_row_of_older(key, sealed)
+}
+
+/// Reads a row that got its last field, an option, with a later format.
 ///
-/// A row of format 2 ends where that field begins, and read with a "none" behind it, it is one.
-fn unseal_row_of_2<T: Decode<()>>(key: &[u8], sealed: &[u8]) -> Result<T, DecodeError> {
+/// An older row ends where that field begins, and read with a "none" behind it, it is one.
+fn unseal_row_of_older<T: Decode<()>>(key: &[u8], sealed: &[u8]) -> Result<T, DecodeError> {
     let content = unseal(key, sealed)?;
     decode(content).or_else(|error| decode(&[content, &[0]].concat()).map_err(|_| error))
 }
@@ -774,20 +861,7 @@ pub fn encode_record(record: &Record, offset: Offset, previous: Digest) -> Vec<u
                 abandoned: revert.abandoned.iter().map(|block| (*block).into()).collect(),
             },
         ),
-        Record::Outcome(outcome) => append(
-            &mut bytes,
-            OutcomeBody {
-                module: outcome.module.as_str().to_owned(),
-                effect_offset: outcome.effect.offset.get(),
-                effect_index: outcome.effect.index,
-                key: (&outcome.key).into(),
-                block: outcome.block.into(),
-                result: (&outcome.result).into(),
-                attempts: outcome.attempts,
-                at_millis: outcome.at_millis,
-                head: outcome.head.into(),
-            },
-        ),
+        Record::Outcome(outcome) => append(&mut bytes, OutcomeBody::from(outcome)),
     }
     let length = u32::try_from(bytes.len()).expect("a record is far below 4 GiB");
     bytes[..4].copy_from_slice(&length.to_be_bytes());
@@ -898,6 +972,32 @@ fn decode_revert(body: &[u8]) -> Result<Revert, DecodeError> {
         ancestor: revert.ancestor.into(),
         abandoned: revert.abandoned.into_iter().map(BlockRef::from).collect(),
     })
+}
+
+impl From<&Outcome> for OutcomeBody {
+    fn from(outcome: &Outcome) -> OutcomeBody {
+        OutcomeBody {
+            module: outcome.module.as_str().to_owned(),
+            effect_offset: outcome.effect.offset.get(),
+            effect_index: outcome.effect.index,
+            key: (&outcome.key).into(),
+            block: outcome.block.into(),
+            result: (&outcome.result).into(),
+            attempts: outcome.attempts,
+            at_millis: outcome.at_millis,
+            head: outcome.head.into(),
+        }
+    }
+}
+
+/// Seals an outcome that is not a record.
+pub fn seal_outcome(key: &[u8], outcome: &Outcome) -> Vec<u8> {
+    seal_row(key, OutcomeBody::from(outcome))
+}
+
+/// Unseals it.
+pub fn unseal_outcome(key: &[u8], sealed: &[u8]) -> Result<Outcome, DecodeError> {
+    decode_outcome(unseal(key, sealed)?)
 }
 
 fn decode_outcome(body: &[u8]) -> Result<Outcome, DecodeError> {

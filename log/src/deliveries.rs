@@ -14,9 +14,9 @@
 
 use crate::{
     codec::RecordView,
-    effect::Outcome,
+    effect::{EffectId, Outcome},
     journal::{Journal, ReadError, Records},
-    types::{LaneId, Offset},
+    types::{LaneId, ModuleName, Offset},
 };
 
 /// What a lane is told at a revert, in this order.
@@ -91,5 +91,28 @@ impl Journal {
     fn is_above(&self, ancestor: u64, height: u64, first: Offset, revert: Offset) -> bool {
         let lowest = self.lowest_ancestor(first..revert).unwrap_or(u64::MAX);
         height.min(lowest) > ancestor
+    }
+}
+
+impl Journal {
+    /// The newest outcome of one of a module's effects, and its record.
+    ///
+    /// Reads every record that is not a block after the effect, and where there is an index none
+    /// that is.
+    pub fn outcome_of(
+        &self,
+        module: &ModuleName,
+        effect: EffectId,
+    ) -> Result<Option<(Offset, Outcome)>, ReadError> {
+        let mut newest = None;
+        let from = effect.offset.max(self.start());
+        for stored in self.others(from..self.tail().offset) {
+            let stored = stored?;
+            let RecordView::Outcome(outcome) = stored.record() else { continue };
+            if outcome.module == *module && outcome.effect == effect {
+                newest = Some((stored.offset(), outcome));
+            }
+        }
+        Ok(newest)
     }
 }

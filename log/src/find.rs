@@ -83,10 +83,25 @@ impl Journal {
     /// The offsets of a range at which a block may have a log that matches, in order. Where there
     /// is no index that is every offset.
     pub fn candidates(&self, range: Range<Offset>, filter: &LogFilter) -> Candidates {
+        self.look_for(range, Wanted::matching(std::slice::from_ref(filter)))
+    }
+
+    /// The records of a range that may concern who looks for logs that match any of the filters,
+    /// in offset order: blocks that may have such a log, and every record that is not a block.
+    pub fn concerning(&self, range: Range<Offset>, filters: &[LogFilter]) -> Concerning {
+        Concerning::new(self, range, Wanted { others: true, ..Wanted::matching(filters) })
+    }
+
+    /// The records of a range that are not blocks, in offset order. Where there is an index, no
+    /// block is read.
+    pub fn others(&self, range: Range<Offset>) -> Others {
+        Others(Concerning::new(self, range, Wanted { others: true, ..Wanted::matching(&[]) }))
+    }
+
+    fn look_for(&self, range: Range<Offset>, wanted: Wanted) -> Candidates {
         // In this order: a chunk that leaves memory in between is in the snapshot.
         let end = range.end.min(self.tail().offset);
-        let questions = filter.questions();
-        let recalled = self.index().work().recall(&questions);
+        let recalled = self.index().work().recall(&wanted.questions);
         let snapshot = self.core().snapshot();
         let start = self.start();
         let trimmed = (range.start < start && range.start < end)
@@ -94,7 +109,7 @@ impl Journal {
         Candidates {
             trees: self.index().trees().all(),
             snapshot,
-            questions,
+            wanted,
             recalled,
             trimmed,
             next: range.start.max(start),
@@ -128,7 +143,7 @@ impl Journal {
 pub struct Candidates {
     trees: Segments,
     snapshot: Snapshot,
-    questions: Vec<Vec<Value>>,
+    wanted: Wanted,
     recalled: Vec<Recalled>,
     trimmed: Option<ReadError>,
     /// The first record that was not looked up.
@@ -140,6 +155,37 @@ pub struct Candidates {
     skipped: u64,
 }
 
+/// What is looked for: blocks that match any of several filters, and maybe what is no block.
+struct Wanted {
+    /// Sets of values; a record has a set when it has one value of it.
+    questions: Vec<Vec<Value>>,
+    /// How many of the sets belong to each filter, in order. A record must have all of a filter's.
+    filters: Vec<usize>,
+    /// Whether records that are not blocks are looked for too.
+    others: bool,
+}
+
+impl Wanted {
+    fn matching(filters: &[LogFilter]) -> Wanted {
+        let questions: Vec<_> = filters.iter().map(LogFilter::questions).collect();
+        Wanted {
+            filters: questions.iter().map(Vec::len).collect(),
+            questions: questions.into_iter().flatten().collect(),
+            others: false,
+        }
+    }
+
+    /// The blocks that match, given those that have each of the sets.
+    fn hits(&self, blocks: &RoaringBitmap, having: &[RoaringBitmap]) -> RoaringBitmap {
+        let mut having = having.iter();
+        let mut hits = RoaringBitmap::new();
+        for sets in &self.filters {
+            hits |= having.by_ref().take(*sets).fold(blocks.clone(), |hits, having| hits & having);
+        }
+        hits
+    }
+}
+
 /// What is known of a range within one segment, by position in the segment.
 struct Piece {
     segment: Offset,
@@ -147,6 +193,8 @@ struct Piece {
     blocks: RoaringBitmap,
     /// Blocks among them that have what is asked for.
     hits: RoaringBitmap,
+    /// Records that are not blocks, as far as the index knows.
+    others: RoaringBitmap,
     /// Where the index knows nothing.
     unknown: Vec<Range<u32>>,
 }
@@ -167,7 +215,7 @@ impl Candidates {
             let chunks = chunk_start(range.start)..range.end;
             let mut damaged = RoaringBitmap::new();
             let mut answers = Vec::new();
-            for values in &self.questions {
+            for values in &self.wanted.questions {
                 let mut answer = RoaringBitmap::new();
                 for value in values {
                     let (kind, bytes) = value.kind_and_bytes();
@@ -190,7 +238,7 @@ impl Candidates {
                     blocks |= positions;
                 }
             }
-            hits |= answers.into_iter().fold(blocks.clone(), |hits, answer| hits & answer);
+            hits |= self.wanted.hits(&blocks, &answers);
         }
         for chunk in &self.recalled {
             if chunk.range.start < segment || chunk.range.start >= range.end {
@@ -199,13 +247,14 @@ impl Candidates {
             known.insert_range(position(chunk.range.start)..position(chunk.range.end));
             let seen: RoaringBitmap =
                 chunk.blocks.iter().map(|position| u32::from(*position)).collect();
-            hits |= chunk.hits.iter().fold(seen.clone(), |hits, answer| hits & answer);
+            hits |= self.wanted.hits(&seen, &chunk.hits);
             blocks |= seen;
         }
         let mut asked = RoaringBitmap::new();
         asked.insert_range(position(range.start)..position(range.end));
-        let unknown = ranges(&(&asked - known));
-        Ok(Piece { segment, blocks: blocks & &asked, hits: hits & asked, unknown })
+        let unknown = ranges(&(&asked - &known));
+        let others = (&asked & known) - &blocks;
+        Ok(Piece { segment, blocks: blocks & &asked, hits: hits & asked, others, unknown })
     }
 
     /// Rows about one value whose chunks start in a range: the chunk's first record and the
@@ -242,6 +291,9 @@ impl Candidates {
             let piece = self.look_up()?;
             self.skipped += piece.blocks.len() - piece.hits.len();
             let mut ready = piece.hits;
+            if self.wanted.others {
+                ready |= piece.others;
+            }
             for unknown in piece.unknown {
                 ready.insert_range(unknown);
             }
@@ -268,6 +320,51 @@ fn ranges(positions: &RoaringBitmap) -> Vec<Range<u32>> {
         }
     }
     ranges
+}
+
+/// Records that may concern somebody; see [`Journal::concerning`].
+pub struct Concerning {
+    candidates: Candidates,
+    records: Records,
+}
+
+impl Concerning {
+    fn new(journal: &Journal, range: Range<Offset>, wanted: Wanted) -> Concerning {
+        let candidates = journal.look_for(range, wanted);
+        let records = Records::new(
+            journal.segments(),
+            candidates.snapshot.clone(),
+            journal.start(),
+            candidates.next..candidates.end,
+        );
+        Concerning { candidates, records }
+    }
+
+    fn step(&mut self) -> Result<Option<StoredRecord>, ReadError> {
+        let Some(offset) = self.candidates.step()? else { return Ok(None) };
+        self.records.at(offset)
+    }
+}
+
+impl Iterator for Concerning {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Result<StoredRecord, ReadError>> {
+        self.step().transpose()
+    }
+}
+
+/// Records that are not blocks; see [`Journal::others`].
+pub struct Others(Concerning);
+
+impl Iterator for Others {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Result<StoredRecord, ReadError>> {
+        // Where there is no index, blocks are among them.
+        let is_block = |stored: &StoredRecord| matches!(stored.record(), RecordView::Block(_));
+        self.0.find(|stored| !stored.as_ref().is_ok_and(is_block))
+    }
 }
 
 /// Blocks that match; see [`Journal::find`]. After an error the next call goes on behind it.

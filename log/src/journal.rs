@@ -285,6 +285,11 @@ impl Journal {
         &self.inner.index
     }
 
+    /// Whether the journal is in the same store.
+    pub(crate) fn is_of(&self, core: &Arc<Core>) -> bool {
+        Arc::ptr_eq(self.core(), core)
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.inner.core
     }

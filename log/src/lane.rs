@@ -25,22 +25,25 @@ use std::{
     sync::Arc,
 };
 
-use fjall::Readable;
+use fjall::{Readable, Snapshot};
 
 use crate::{
     cache::StateCache,
     codec::{
-        self, CONTENT_BYTES_MAX, CommitRow, CursorRow, TapeRow, UndoHead, UndoRow, seal, seal_row,
-        unseal_row,
+        self, CONTENT_BYTES_MAX, CommitRow, CursorRow, RecordView, TapeRow, TraceRow, UndoHead,
+        UndoRow, VersionRow, seal, seal_row, unseal_row,
     },
     deliveries::Deliveries,
     effect::{Effect, EffectId, Outcome},
+    find::{Concerning, LogFilter},
     highwater::Mark,
     journal::{Journal, ReadError, Records, Tail},
     lane_snapshot::{Entry, LaneSnapshot},
+    lanes::{self, KnownLane, LaneVersion, Role},
     outbox::{self, Outbox, OutboxEntry, TakenBack},
     state_sum::StateSum,
     store::{Core, LaneHold, StorageError},
+    trace::Trace,
     types::{BlockRef, Digest, LaneId, Offset, Revert},
     writer::{Batch, SizeError},
 };
@@ -249,6 +252,7 @@ pub struct Lane {
     journal: Journal,
     hold: LaneHold,
     number: u32,
+    role: Role,
     cursor: Cursor,
     /// Records that can be taken back, oldest first. Their heights increase: taking a block back
     /// removes it from the end.
@@ -262,13 +266,15 @@ impl Lane {
         core: Arc<Core>,
         journal: Journal,
         hold: LaneHold,
-        number: u32,
-        cursor: Cursor,
+        known: KnownLane,
     ) -> Result<Lane, StorageError> {
         let remembered = core.cache_shares.join();
         let undoable = VecDeque::new();
-        let outbox = Outbox::open(core.clone(), journal.clone(), hold.id.clone(), number)?;
-        let mut lane = Lane { core, journal, hold, number, cursor, undoable, remembered, outbox };
+        let KnownLane { number, role, outbox, cursor, .. } = known;
+        let cursor = cursor.unwrap_or_default();
+        let outbox = Outbox::open(core.clone(), journal.clone(), hold.id.clone(), outbox)?;
+        let mut lane =
+            Lane { core, journal, hold, number, role, cursor, undoable, remembered, outbox };
         lane.load_undo()?;
         Ok(lane)
     }
@@ -314,6 +320,26 @@ impl Lane {
         &self.journal
     }
 
+    /// Whether its effects only are kept: it is a replay's, or to take a live lane's place.
+    pub fn is_replay(&self) -> bool {
+        self.role != Role::Live
+    }
+
+    /// Makes durable what the lane runs from its cursor on, unless it says so already.
+    pub fn set_version(&mut self, version: LaneVersion) -> Result<(), StorageError> {
+        let keyspaces = &self.core.keyspaces;
+        let known = lanes::versions(keyspaces, &self.core.snapshot(), self.number)?;
+        if known.last().is_some_and(|(_, newest)| *newest == version) {
+            return Ok(());
+        }
+        let key = codec::version_key(self.number, self.cursor.next);
+        let row = seal_row(&key, VersionRow::from(version));
+        let mut batch = Batch::default();
+        batch.put(&keyspaces.meta, key, row).expect("a version is short");
+        self.core.writer.commit(batch, None);
+        Ok(())
+    }
+
     /// Its effects that nothing has come of yet.
     pub fn outbox(&self) -> Outbox {
         self.outbox.clone()
@@ -324,10 +350,16 @@ impl Lane {
         // In this order: whatever the tail names is in the snapshot.
         let tail = self.journal.tail();
         let snapshot = self.core.snapshot();
+        let records = if self.journal.is_of(&self.core) {
+            snapshot.clone()
+        } else {
+            self.journal.core().snapshot()
+        };
         let before = LaneSnapshot::new(
             self.core.keyspaces.clone(),
             snapshot,
             self.number,
+            self.outbox.number(),
             self.cursor.clone(),
         );
         Step {
@@ -335,6 +367,7 @@ impl Lane {
             lane: self,
             tail,
             before,
+            records,
             changes: Writes::new(),
             changed_bytes: 0,
             undo: Vec::new(),
@@ -345,9 +378,29 @@ impl Lane {
             taken_back_above: None,
             tape: Vec::new(),
             effects: Vec::new(),
+            outcomes: BTreeMap::new(),
+            traces: Vec::new(),
             record: RecordTotals::default(),
             fuel: 0,
         }
+    }
+
+    pub(crate) fn is_rebuild(&self) -> bool {
+        matches!(self.role, Role::Rebuild { .. })
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Takes a live lane's place, with its outbox.
+    pub(crate) fn become_live(&mut self, outbox: Outbox) {
+        self.role = Role::Live;
+        self.outbox = outbox;
     }
 }
 
@@ -360,6 +413,8 @@ pub struct Step<'l> {
     lane: &'l mut Lane,
     tail: Tail,
     before: LaneSnapshot,
+    /// The journal, as of the same moment.
+    records: Snapshot,
     cursor: Cursor,
     /// What its records have changed so far.
     changes: Writes,
@@ -377,6 +432,9 @@ pub struct Step<'l> {
     taken_back_above: Option<u64>,
     tape: Vec<(Offset, TapeEntry)>,
     effects: Vec<(EffectId, BlockRef, Effect)>,
+    /// What a venue made of effects.
+    outcomes: BTreeMap<EffectId, Outcome>,
+    traces: Vec<Trace>,
     record: RecordTotals,
     fuel: u64,
 }
@@ -427,10 +485,36 @@ impl Step<'_> {
         self.tail
     }
 
+    /// Whether it is a lane whose effects only are kept.
+    pub fn is_replay(&self) -> bool {
+        self.lane.is_replay()
+    }
+
     /// The records from the cursor to the tail.
     pub fn records(&self) -> Records {
-        let snapshot = self.before.engine_snapshot().clone();
-        self.lane.journal.read_at(snapshot, self.cursor.next..self.tail.offset)
+        self.lane.journal.read_at(self.records.clone(), self.cursor.next..self.tail.offset)
+    }
+
+    /// Those of them that may concern a lane that looks for logs that match any of the filters:
+    /// what [`Step::pass_to`] may not pass over.
+    pub fn concerning(&self, filters: &[LogFilter]) -> Concerning {
+        self.lane.journal.concerning(self.cursor.next..self.tail.offset, filters)
+    }
+
+    /// Passes over blocks that do not concern the lane.
+    pub fn pass_to(&mut self, offset: Offset) -> Result<(), ReadError> {
+        assert!(offset <= self.tail.offset, "a step passes only records that are in the journal");
+        assert!(self.cursor.next <= offset, "a step only goes on");
+        if self.cursor.next == offset {
+            return Ok(());
+        }
+        let last = Offset::new(offset.get() - 1);
+        let stored = self.lane.journal.read_at(self.records.clone(), last..offset).next();
+        let stored = stored.expect("the range is not empty")?;
+        assert!(matches!(stored.record(), RecordView::Block(_)), "only blocks are passed over");
+        self.cursor.block = Some(stored.head());
+        self.cursor.next = offset;
+        Ok(())
     }
 
     /// The offset of the revert that abandoned the block at `offset`, as far as this step's
@@ -530,6 +614,29 @@ impl Step<'_> {
         self.told(Offset::new(self.cursor.next.get() - 1), applied)
     }
 
+    /// Takes what a module did when it was told what a venue made of one of its effects, right
+    /// after the record before the cursor.
+    ///
+    /// Only for replays. After an error the step must be dropped.
+    pub fn told_by_venue(&mut self, outcome: Outcome, applied: Applied) -> Result<(), ApplyError> {
+        assert!(self.is_replay(), "what came of a live lane's effects is in the journal");
+        self.outcomes.insert(outcome.effect, outcome);
+        self.told_by_revert(applied)
+    }
+
+    /// Remembers what the handling of a record took. Only replays do; others forget it.
+    pub fn trace(&mut self, trace: Trace) {
+        if matches!(self.lane.role, Role::Replay { .. }) {
+            self.changed_bytes += TRACE_BYTES;
+            self.traces.push(trace);
+        }
+    }
+
+    /// How many effects the record before the cursor has asked for so far.
+    pub fn effects_of(&self, record: Offset) -> u32 {
+        if self.record.offset == Some(record) { self.record.effects } else { 0 }
+    }
+
     fn told(&mut self, offset: Offset, applied: Applied) -> Result<(), ApplyError> {
         let block = self.cursor.block.expect("an outcome and a revert follow a block");
         let is_undone = self.undone_by(offset, block.number).is_some();
@@ -582,8 +689,7 @@ impl Step<'_> {
         let at = self.cursor.next;
         let journal = &self.lane.journal;
         let from = journal.first_abandoned_by(at, revert.abandoned.len());
-        let snapshot = self.before.engine_snapshot().clone();
-        let between = journal.read_at(snapshot, from..at);
+        let between = journal.read_at(self.records.clone(), from..at);
         journal.deliveries(self.lane.id(), between, at, revert.ancestor.number)
     }
 
@@ -630,7 +736,9 @@ impl Step<'_> {
                 self.write(key, value);
             }
         }
-        self.effects.retain(|(_, block, _)| block.number <= ancestor.number);
+        if !self.is_replay() {
+            self.effects.retain(|(_, block, _)| block.number <= ancestor.number);
+        }
         let above = self.taken_back_above.unwrap_or(u64::MAX).min(ancestor.number);
         self.taken_back_above = Some(above);
         if self.cursor.block.is_some_and(|block| block.number > ancestor.number) {
@@ -663,16 +771,17 @@ impl Step<'_> {
             Some(height) => TakenBack::above(&held, height),
             None => TakenBack::nothing(),
         };
-        taken_back.write(&self.lane.core.keyspaces, self.lane.number, &mut batch)?;
+        taken_back.write(&self.lane.core.keyspaces, outbox.number(), &mut batch)?;
         let mark = Mark::Lane(self.lane.number, self.cursor.commit);
         self.lane.core.writer.commit(batch, Some(mark));
         let changes_outbox = self.taken_back_above.is_some() || !self.effects.is_empty();
         taken_back.carry_out(&mut held);
-        for (id, block, effect) in &self.effects {
+        let is_live = !self.is_replay();
+        for (id, block, effect) in self.effects.iter().filter(|_| is_live) {
             held.insert(*id, OutboxEntry::waiting(*id, *block, effect));
         }
         drop(held);
-        if changes_outbox {
+        if changes_outbox && is_live {
             outbox.changed();
         }
         let undoable = &mut self.lane.undoable;
@@ -873,7 +982,26 @@ impl Step<'_> {
             let row = TapeRow { request: entry.request.0, answer: entry.answer.clone() };
             batch.put(&keyspaces.tape, key, seal_row(&key, row))?;
         }
-        outbox::write_effects(keyspaces, lane, &self.effects, &mut batch)?;
+        match self.lane.role {
+            Role::Live => {
+                let outbox = self.lane.outbox.number();
+                outbox::write_effects(keyspaces, outbox, &self.effects, &mut batch)?;
+                outbox::write_waiting(keyspaces, outbox, &self.effects, &mut batch)?;
+            }
+            Role::Replay { .. } => {
+                outbox::write_effects(keyspaces, lane, &self.effects, &mut batch)?;
+            }
+            // They were asked for when the live lane passed these records.
+            Role::Rebuild { .. } => (),
+        }
+        for (id, outcome) in &self.outcomes {
+            let key = codec::effect_key(lane, *id);
+            batch.put(&keyspaces.outcomes, key, codec::seal_outcome(&key, outcome))?;
+        }
+        for trace in &self.traces {
+            let key = codec::trace_key(lane, trace.offset);
+            batch.put(&keyspaces.traces, key, seal_row(&key, TraceRow::from(trace)))?;
+        }
         let key = codec::commit_key(lane, self.cursor.commit);
         let row = CommitRow {
             generation,
@@ -895,6 +1023,9 @@ impl Step<'_> {
 
 /// What a row weighs besides the module's own key and value: lane, generation, seal, framing.
 pub const ROW_OVERHEAD_BYTES: usize = 64;
+
+/// What a trace weighs in a step.
+const TRACE_BYTES: usize = 256;
 
 /// Undo rows removed by one step. The rest waits for the next steps.
 const PRUNED_ROWS_MAX: usize = 16_384;
@@ -936,7 +1067,16 @@ fn chain_digest(before: Digest, block: BlockRef, applied: &Applied) -> Digest {
     hasher.update(&before.0);
     hasher.update(&block.number.to_be_bytes());
     hasher.update(block.hash.as_slice());
-    for (key, value) in &applied.writes {
+    hash_writes(&mut hasher, &applied.writes);
+    for effect in &applied.effects {
+        hasher.update(&[2]);
+        hasher.update(codec::effect_digest(block, effect).0.as_slice());
+    }
+    Digest(*hasher.finalize().as_bytes())
+}
+
+fn hash_writes(hasher: &mut blake3::Hasher, writes: &Writes) {
+    for (key, value) in writes {
         hasher.update(&(key.len() as u64).to_be_bytes());
         hasher.update(key);
         match value {
@@ -950,9 +1090,22 @@ fn chain_digest(before: Digest, block: BlockRef, applied: &Applied) -> Digest {
             }
         }
     }
-    for effect in &applied.effects {
-        hasher.update(&[2]);
-        hasher.update(codec::effect_digest(block, effect).0.as_slice());
+}
+
+impl Applied {
+    /// Digest of what was written and asked for, wherever that was, chained to an earlier one.
+    pub(crate) fn digest(&self, before: Digest) -> Digest {
+        if self.writes.is_empty() && self.effects.is_empty() {
+            return before;
+        }
+        let nowhere = BlockRef { number: 0, hash: alloy_primitives::B256::ZERO };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&before.0);
+        hash_writes(&mut hasher, &self.writes);
+        for effect in &self.effects {
+            hasher.update(&[2]);
+            hasher.update(codec::effect_digest(nowhere, effect).0.as_slice());
+        }
+        Digest(*hasher.finalize().as_bytes())
     }
-    Digest(*hasher.finalize().as_bytes())
 }

@@ -1,16 +1,18 @@
 //! What a lane has computed, as of one moment.
 
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use fjall::{Readable, Snapshot};
 
 use crate::{
     codec::{self, EffectRow, TapeRow, unseal, unseal_row},
-    effect::{Effect, EffectId},
+    effect::{Effect, EffectId, Outcome},
     lane::{Commit, Cursor, TapeEntry},
+    lanes::{self, LaneVersion},
     outbox::{self, OutboxEntry},
     state_sum::StateSum,
     store::{Keyspaces, StorageError},
+    trace::Trace,
     types::{BlockRef, Digest, Offset},
 };
 
@@ -22,6 +24,8 @@ pub struct LaneSnapshot {
     keyspaces: Keyspaces,
     snapshot: Snapshot,
     number: u32,
+    /// The number its effects are kept under.
+    outbox: u32,
     cursor: Cursor,
 }
 
@@ -30,9 +34,10 @@ impl LaneSnapshot {
         keyspaces: Keyspaces,
         snapshot: Snapshot,
         number: u32,
+        outbox: u32,
         cursor: Cursor,
     ) -> LaneSnapshot {
-        LaneSnapshot { keyspaces, snapshot, number, cursor }
+        LaneSnapshot { keyspaces, snapshot, number, outbox, cursor }
     }
 
     pub(crate) fn engine_snapshot(&self) -> &Snapshot {
@@ -124,14 +129,14 @@ impl LaneSnapshot {
 
     /// An effect as its step wrote it, and the block that asked for it.
     pub fn effect(&self, id: EffectId) -> Result<Option<(BlockRef, Effect)>, StorageError> {
-        outbox::effect(&self.keyspaces, &self.snapshot, self.number, id)
+        outbox::effect(&self.keyspaces, &self.snapshot, self.outbox, id)
     }
 
     /// Every effect the lane has asked for, oldest first.
     pub fn effects(
         &self,
     ) -> impl Iterator<Item = Result<(EffectId, BlockRef, Effect), StorageError>> + use<> {
-        let prefix = codec::effects_prefix(self.number);
+        let prefix = codec::effects_prefix(self.outbox);
         self.snapshot.prefix(&self.keyspaces.effects, prefix).map(|entry| {
             let (key, sealed) = entry.into_inner()?;
             let damaged = || StorageError::damaged("an effect");
@@ -143,7 +148,7 @@ impl LaneSnapshot {
 
     /// Effects that nothing has come of yet, oldest first.
     pub fn outbox(&self) -> Result<Vec<OutboxEntry>, StorageError> {
-        outbox::unsettled(&self.keyspaces, &self.snapshot, self.number)
+        outbox::unsettled(&self.keyspaces, &self.snapshot, self.outbox)
     }
 
     /// Every commit of the lane, oldest first.
@@ -154,6 +159,36 @@ impl LaneSnapshot {
             let row = codec::unseal_commit(&key, &sealed).map_err(damaged())?;
             let number = codec::parse_commit_key(&key).map_err(damaged())?;
             Ok(Commit::new(number, row))
+        })
+    }
+
+    /// What the lane ran, and from which record on, in order.
+    pub fn versions(&self) -> Result<Vec<(Offset, LaneVersion)>, StorageError> {
+        lanes::versions(&self.keyspaces, &self.snapshot, self.number)
+    }
+
+    /// What a replay remembers of the records of a range that its module was called for, in order.
+    pub fn traces(
+        &self,
+        range: Range<Offset>,
+    ) -> impl Iterator<Item = Result<Trace, StorageError>> + use<> {
+        let (first, end) = (range.start.min(range.end), range.end);
+        let keys = codec::trace_key(self.number, first)..codec::trace_key(self.number, end);
+        self.snapshot.range(&self.keyspaces.traces, keys).map(|entry| {
+            let (key, sealed) = entry.into_inner()?;
+            let damaged = || StorageError::damaged("a trace");
+            let row = unseal_row(&key, &sealed).map_err(damaged())?;
+            Ok(Trace::from_row(codec::parse_trace_key(&key).map_err(damaged())?, row))
+        })
+    }
+
+    /// What a replay's venue made of the lane's effects, by effect.
+    pub fn outcomes(&self) -> impl Iterator<Item = Result<Outcome, StorageError>> + use<> {
+        let prefix = codec::effects_prefix(self.number);
+        self.snapshot.prefix(&self.keyspaces.outcomes, prefix).map(|entry| {
+            let (key, sealed) = entry.into_inner()?;
+            let damaged = StorageError::damaged("the outcome of an effect");
+            codec::unseal_outcome(&key, &sealed).map_err(damaged)
         })
     }
 }

@@ -17,11 +17,13 @@ mod codec;
 mod deliveries;
 mod effect;
 mod find;
+mod generation;
 mod highwater;
 mod index;
 mod journal;
 mod lane;
 mod lane_snapshot;
+mod lanes;
 mod metrics;
 mod outbox;
 mod reorgs;
@@ -29,6 +31,7 @@ mod retention;
 mod stat;
 mod state_sum;
 mod store;
+mod trace;
 mod trees;
 mod types;
 mod verify;
@@ -40,7 +43,8 @@ pub use deliveries::Deliveries;
 pub use effect::{
     Deliver, Effect, EffectId, EffectKey, EffectResult, ORDER_UID_BYTES, Outcome, Refusal,
 };
-pub use find::{Candidates, Found, LogFilter, Touched};
+pub use find::{Candidates, Concerning, Found, LogFilter, Others, Touched};
+pub use generation::SwitchError;
 pub use highwater::HighwaterError;
 pub use journal::{
     AppendError, GenesisError, Journal, LinkProblem, ReadError, Records, StoredRecord, Tail,
@@ -51,6 +55,7 @@ pub use lane::{
     Writes, row_bytes,
 };
 pub use lane_snapshot::{Entry, LaneSnapshot};
+pub use lanes::LaneVersion;
 pub use metrics::Metrics;
 pub use outbox::{Outbox, OutboxEntry, OutboxState, Settled};
 pub use reorgs::ReorgSummary;
@@ -58,6 +63,7 @@ pub use retention::{ALARM_SHARE, Blocked, Blocker, Outlook, Retained, Retention,
 pub use stat::{SegmentStat, Stat, TimedBlock};
 pub use state_sum::StateSum;
 pub use store::{FORMAT, JournalError, LaneError, OpenError, Options, StorageError, Store};
+pub use trace::{Trace, TraceKind};
 pub use types::{
     Block, BlockRef, ChainName, Digest, Header, InvalidLaneId, InvalidName, LaneId, Log,
     ModuleName, NAME_BYTES_MAX, Offset, Record, Revert,

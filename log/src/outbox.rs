@@ -139,6 +139,10 @@ impl Outbox {
         &self.0.lane
     }
 
+    pub(crate) fn number(&self) -> u32 {
+        self.0.number
+    }
+
     /// The journal its outcomes go to.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
@@ -328,6 +332,21 @@ impl TakenBack {
     }
 }
 
+/// Adds to a step's batch that its own effects wait to be sent.
+pub(crate) fn write_waiting(
+    keyspaces: &Keyspaces,
+    lane: u32,
+    effects: &[(EffectId, BlockRef, Effect)],
+    batch: &mut Batch,
+) -> Result<(), SizeError> {
+    for (id, _, _) in effects {
+        let key = codec::effect_key(lane, *id);
+        let row = seal_row(&key, OutboxRow::from(OutboxState::Waiting));
+        batch.put(&keyspaces.outbox, key, row)?;
+    }
+    Ok(())
+}
+
 /// Adds a step's own effects to its batch.
 pub(crate) fn write_effects(
     keyspaces: &Keyspaces,
@@ -338,8 +357,6 @@ pub(crate) fn write_effects(
     for (id, block, effect) in effects {
         let key = codec::effect_key(lane, *id);
         batch.put(&keyspaces.effects, key, seal_row(&key, EffectRow::new(*block, effect)))?;
-        let row = seal_row(&key, OutboxRow::from(OutboxState::Waiting));
-        batch.put(&keyspaces.outbox, key, row)?;
     }
     Ok(())
 }

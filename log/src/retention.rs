@@ -34,9 +34,9 @@ use std::{
 use fjall::{Keyspace, Readable, Snapshot};
 
 use crate::{
-    checks,
     codec::{self, RecordView, StartRow, seal_row},
     journal::{Journal, ReadError, SEGMENT_RECORDS, Start, StoredRecord, Tail},
+    lanes,
     store::StorageError,
     types::{LaneId, Offset},
     writer::Batch,
@@ -262,7 +262,7 @@ impl Journal {
         let Moment { tail, snapshot } = moment;
         let keyspaces = &self.core().keyspaces;
         let mut needs = Vec::new();
-        for lane in checks::lanes(keyspaces, snapshot)? {
+        for lane in lanes::all(keyspaces, snapshot)? {
             if lane.id.chain != *self.chain() {
                 continue;
             }
@@ -280,7 +280,7 @@ impl Journal {
                     .map_err(StorageError::damaged("the key of an undo row"))?;
                 needs.push((Blocker::Undo(lane.id.clone()), at));
             }
-            let outbox = codec::effects_prefix(lane.number);
+            let outbox = codec::effects_prefix(lane.outbox);
             if let Some(key) = first_key(&keyspaces.outbox, outbox.as_slice(), snapshot)? {
                 let effect = codec::parse_effect_key(&key)
                     .map_err(StorageError::damaged("a key of an outbox"))?;

@@ -1,7 +1,7 @@
 //! The store: one engine database, opened only when what it holds agrees with itself.
 //!
 //! ```text
-//! DATA_DIR/store/format      "shepherd store format 2"
+//! DATA_DIR/store/format      "shepherd store format 4"
 //!                highwater   how far the store has certainly come
 //!                db/         the engine
 //! ```
@@ -34,14 +34,15 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Snapshot};
 
 use crate::{
     cache::Shares,
-    checks::{self, Finding, LoadedChain, LoadedLane},
-    codec::{self, CHAIN_PREFIX, ChainRow, CursorRow, DecodeError, LANE_PREFIX, LaneRow, seal_row},
+    checks::{self, Finding, LoadedChain},
+    codec::{self, CHAIN_PREFIX, ChainRow, CursorRow, DecodeError, seal_row},
     highwater::{self, Highwater, Mark},
     journal::{Journal, ReadError},
     lane::{Cursor, Lane},
     lane_snapshot::LaneSnapshot,
+    lanes::{self, KnownLane, Role},
     metrics::Metrics,
-    types::{ChainName, LaneId},
+    types::{ChainName, LaneId, Offset},
     writer::{Batch, Writer, WriterStart},
 };
 
@@ -52,7 +53,8 @@ use crate::{
 /// | 1 | journal, lanes |
 /// | 2 | outcomes in the journal; effects, outbox and what is done |
 /// | 3 | the sum of a lane's state in its cursor and commit rows; the log index; journals that start later than 0 |
-pub const FORMAT: u32 = 3;
+/// | 4 | what a lane is for in its row: lanes of replays, and generations of a lane |
+pub const FORMAT: u32 = 4;
 
 /// Memory the engine may use for blocks it has read.
 ///
@@ -220,6 +222,30 @@ pub enum LaneError {
     /// Someone else in this process holds the lane.
     #[error("lane {0} is already open")]
     Open(LaneId),
+    /// The lane is another kind of lane than it is asked for as.
+    #[error("lane {0} of this store is {1}")]
+    OtherRole(LaneId, &'static str),
+    /// There is no such lane.
+    #[error("there is no lane {0}")]
+    Unknown(LaneId),
+    /// A replay cannot go on over a journal that does not hold what it has replayed.
+    #[error("{lane} was replayed over another journal of {}", lane.chain)]
+    OtherJournal {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// The records that a lane was computed from are not all there any more.
+    #[error(
+        "{lane} was computed from record {from} on, and records before {trimmed_to} were removed"
+    )]
+    Trimmed {
+        /// The lane.
+        lane: LaneId,
+        /// The first record it passed.
+        from: Offset,
+        /// The first record that is still there.
+        trimmed_to: Offset,
+    },
     /// The engine failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -233,11 +259,11 @@ pub enum LaneError {
 pub struct Store {
     core: Arc<Core>,
     journals: Arc<Mutex<BTreeMap<ChainName, Journal>>>,
-    open_lanes: OpenLanes,
+    pub(crate) open_lanes: OpenLanes,
 }
 
-/// The lanes someone in this process holds.
-pub(crate) type OpenLanes = Arc<Mutex<BTreeSet<LaneId>>>;
+/// The lanes someone in this process holds, by number.
+pub(crate) type OpenLanes = Arc<Mutex<BTreeSet<u32>>>;
 
 /// The engine and the one way to write to it.
 pub(crate) struct Core {
@@ -270,6 +296,8 @@ pub(crate) struct Keyspaces {
     pub effects: Keyspace,
     pub outbox: Keyspace,
     pub done: Keyspace,
+    pub outcomes: Keyspace,
+    pub traces: Keyspace,
     pub meta: Keyspace,
 }
 
@@ -286,6 +314,8 @@ impl Keyspaces {
             effects: open("effects")?,
             outbox: open("outbox")?,
             done: open("done")?,
+            outcomes: open("outcomes")?,
+            traces: open("traces")?,
             meta: open("meta")?,
         })
     }
@@ -391,64 +421,120 @@ impl Store {
         let journal = self
             .existing_journal(&id.chain)
             .ok_or_else(|| LaneError::NoJournal(id.chain.clone()))?;
-        let hold = LaneHold::take(&self.open_lanes, id)?;
-        let (number, cursor) = self.find_or_create_lane(id, &journal)?;
-        Ok(Lane::open(self.core.clone(), journal, hold, number, cursor)?)
+        let lane = self.find_or_create_lane(id, |_| {
+            // The start stays where it is until the lane's cursor holds it there.
+            let held = journal.lock_retention();
+            let cursor = Cursor { next: journal.start(), ..Cursor::default() };
+            Ok((Role::Live, cursor, Some(held)))
+        })?;
+        if lane.role != Role::Live {
+            return Err(LaneError::OtherRole(id.clone(), "a replay's"));
+        }
+        self.open_lane(lane, journal)
     }
 
-    fn find_or_create_lane(
+    /// The lane of a replay, created before the record `from` when it is missing.
+    ///
+    /// It reads its records from `journal`, which may be another store's, and keeps what it
+    /// computes in this one. Its effects are kept as they were asked for, those of abandoned
+    /// blocks too, and there is no outbox they could leave by.
+    pub fn replay_lane(
         &self,
         id: &LaneId,
         journal: &Journal,
-    ) -> Result<(u32, Cursor), StorageError> {
-        // One at a time, or two could take the same number.
-        let _creating = self.lock_journals();
-        let known = checks::lanes(&self.core.keyspaces, &self.core.snapshot())?;
-        if let Some(lane) = known.iter().find(|lane| lane.id == *id) {
-            return Ok((lane.number, lane.cursor.clone().unwrap_or_default()));
+        from: Offset,
+    ) -> Result<Lane, LaneError> {
+        let chain_id = journal.chain_id();
+        let lane = self.find_or_create_lane(id, |_| {
+            let cursor = Cursor { next: from, ..Cursor::default() };
+            Ok((Role::Replay { start: from, chain_id }, cursor, ()))
+        })?;
+        let other_journal = || LaneError::OtherJournal { lane: id.clone() };
+        match lane.role {
+            Role::Replay { chain_id: replayed, .. } if replayed == chain_id => (),
+            Role::Replay { .. } => return Err(other_journal()),
+            Role::Live | Role::Rebuild { .. } => {
+                return Err(LaneError::OtherRole(id.clone(), "live"));
+            }
         }
-        let number = known.iter().map(|lane| lane.number + 1).max().unwrap_or(0);
-        // The start stays where it is until the lane's cursor holds it there.
-        let _held = journal.lock_retention();
-        let cursor = Cursor { next: journal.start(), ..Cursor::default() };
-        self.create_lane(id, number, &cursor);
-        Ok((number, cursor))
+        let cursor = lane.cursor.clone().unwrap_or_default();
+        if cursor.next > journal.tail().offset {
+            return Err(other_journal());
+        }
+        if let Some(block) = cursor.block
+            && journal.offset_of(block)?.is_none()
+        {
+            return Err(other_journal());
+        }
+        self.open_lane(lane, journal.clone())
     }
 
-    fn create_lane(&self, id: &LaneId, number: u32, cursor: &Cursor) {
+    pub(crate) fn open_lane(&self, lane: KnownLane, journal: Journal) -> Result<Lane, LaneError> {
+        let hold = LaneHold::take(&self.open_lanes, &lane.id, lane.number)?;
+        Ok(Lane::open(self.core.clone(), journal, hold, lane)?)
+    }
+
+    /// The lane of a name, created in the role and at the place that `place` says.
+    fn find_or_create_lane<H>(
+        &self,
+        id: &LaneId,
+        place: impl FnOnce(&[KnownLane]) -> Result<(Role, Cursor, H), LaneError>,
+    ) -> Result<KnownLane, LaneError> {
+        // One at a time, or two could take the same number.
+        let _creating = self.lock_journals();
+        let snapshot = self.core.snapshot();
+        let known = lanes::all(&self.core.keyspaces, &snapshot)?;
+        if let Some(at) = known.iter().position(|lane| lane.is_named() && lane.id == *id) {
+            return Ok(known.into_iter().nth(at).expect("found there"));
+        }
+        let (role, cursor, _held) = place(&known)?;
+        let number = lanes::next_number(&known, &self.core.keyspaces, &snapshot)?;
+        Ok(self.create_lane(id, number, role, cursor))
+    }
+
+    pub(crate) fn create_lane(
+        &self,
+        id: &LaneId,
+        number: u32,
+        role: Role,
+        cursor: Cursor,
+    ) -> KnownLane {
         let keyspaces = &self.core.keyspaces;
-        let key = [LANE_PREFIX, id.to_string().as_bytes()].concat();
-        let row = seal_row(&key, LaneRow { number });
+        let key = lanes::row_key(id, role);
+        let row = seal_row(&key, lanes::row(number, role, number));
         let cursor_key = codec::cursor_key(number);
-        let cursor = seal_row(&cursor_key, CursorRow::from(cursor));
+        let cursor_row = seal_row(&cursor_key, CursorRow::from(&cursor));
         let mut batch = Batch::default();
         batch.put(&keyspaces.meta, key, row).expect("a name is short");
-        batch.put(&keyspaces.cursors, cursor_key, cursor).expect("a cursor is short");
+        batch.put(&keyspaces.cursors, cursor_key, cursor_row).expect("a cursor is short");
         self.core.writer.commit(batch, Some(Mark::Lane(number, 0)));
+        let (id, cursor) = (id.clone(), Some(cursor));
+        KnownLane { id, number, role, outbox: number, cursor, is_summed: true }
     }
 
     /// Every lane and its cursor, as of one moment.
     pub fn cursors(&self) -> Result<Vec<(LaneId, Cursor)>, StorageError> {
-        let lanes = checks::lanes(&self.core.keyspaces, &self.core.snapshot())?;
-        Ok(lanes.into_iter().map(|lane| (lane.id, lane.cursor.unwrap_or_default())).collect())
+        let lanes = lanes::all(&self.core.keyspaces, &self.core.snapshot())?;
+        let named = lanes.into_iter().filter(KnownLane::is_named);
+        Ok(named.map(|lane| (lane.id, lane.cursor.unwrap_or_default())).collect())
     }
 
     /// What a lane has computed, as of one moment, or `None` when there is no such lane.
     pub fn lane_snapshot(&self, id: &LaneId) -> Result<Option<LaneSnapshot>, StorageError> {
         let snapshot = self.core.snapshot();
-        let lanes = checks::lanes(&self.core.keyspaces, &snapshot)?;
-        Ok(lanes.into_iter().find(|lane| lane.id == *id).map(|lane| {
-            let cursor = lane.cursor.unwrap_or_default();
-            LaneSnapshot::new(self.core.keyspaces.clone(), snapshot, lane.number, cursor)
+        let lanes = lanes::all(&self.core.keyspaces, &snapshot)?;
+        Ok(lanes.into_iter().find(|lane| lane.is_named() && lane.id == *id).map(|lane| {
+            let KnownLane { number, outbox, cursor, .. } = lane;
+            let cursor = cursor.unwrap_or_default();
+            LaneSnapshot::new(self.core.keyspaces.clone(), snapshot, number, outbox, cursor)
         }))
     }
 
-    #[cfg(test)]
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }
 
-    fn lock_journals(&self) -> MutexGuard<'_, BTreeMap<ChainName, Journal>> {
+    pub(crate) fn lock_journals(&self) -> MutexGuard<'_, BTreeMap<ChainName, Journal>> {
         self.journals.lock().expect("nothing panics while holding the journals")
     }
 }
@@ -456,22 +542,23 @@ impl Store {
 /// The right to move a lane, given back when dropped.
 pub(crate) struct LaneHold {
     pub id: LaneId,
+    number: u32,
     open: OpenLanes,
 }
 
 impl LaneHold {
-    fn take(open: &OpenLanes, id: &LaneId) -> Result<LaneHold, LaneError> {
+    fn take(open: &OpenLanes, id: &LaneId, number: u32) -> Result<LaneHold, LaneError> {
         let mut lanes = open.lock().expect("nothing panics while holding the lanes");
-        if !lanes.insert(id.clone()) {
+        if !lanes.insert(number) {
             return Err(LaneError::Open(id.clone()));
         }
-        Ok(LaneHold { id: id.clone(), open: open.clone() })
+        Ok(LaneHold { id: id.clone(), number, open: open.clone() })
     }
 }
 
 impl Drop for LaneHold {
     fn drop(&mut self) {
-        self.open.lock().expect("nothing panics while holding the lanes").remove(&self.id);
+        self.open.lock().expect("nothing panics while holding the lanes").remove(&self.number);
     }
 }
 
@@ -484,7 +571,7 @@ fn open_database(path: &Path) -> Result<Database, fjall::Error> {
 }
 
 /// Completes the cursors of a store of format 2, which do not name the sum of their state.
-fn write_state_sums(core: &Core, lanes: &[LoadedLane]) {
+fn write_state_sums(core: &Core, lanes: &[KnownLane]) {
     let mut batch = Batch::default();
     for lane in lanes.iter().filter(|lane| !lane.is_summed) {
         if let Some(cursor) = &lane.cursor {

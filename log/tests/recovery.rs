@@ -261,11 +261,11 @@ fn a_newer_format_is_refused_before_anything_is_touched() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let format = dir.path().join("store").join("format");
-    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 3\n");
-    fs::write(&format, "shepherd store format 4\n").unwrap();
+    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 4\n");
+    fs::write(&format, "shepherd store format 5\n").unwrap();
     assert!(matches!(
         Store::open(dir.path(), options()),
-        Err(OpenError::NewerFormat { found: 4, .. })
+        Err(OpenError::NewerFormat { found: 5, .. })
     ));
     fs::write(&format, "something else\n").unwrap();
     assert!(matches!(
@@ -280,7 +280,7 @@ fn an_older_format_opens_and_is_the_newest_from_then_on() {
     let format = worked.dir.path().join("store").join("format");
     fs::write(&format, "shepherd store format 1\n").unwrap();
     drop(Store::open(worked.dir.path(), options()).unwrap());
-    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 3\n");
+    assert_eq!(fs::read_to_string(&format).unwrap(), "shepherd store format 4\n");
 }
 
 #[test]
