@@ -4,14 +4,19 @@
 //! measured in the same run on the same machine: the machines are shared, so a number by itself
 //! says little. Nothing here passes or fails by time.
 
+mod answer;
+mod daemon;
 mod distance;
 mod follow;
 mod journal;
 mod lane;
 mod load;
+mod mainnet;
 mod module;
+mod peers;
 mod process;
 mod reads;
+mod replay;
 mod report;
 mod restart;
 mod synthetic;
@@ -36,7 +41,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1_000_000)]
     logs: u64,
     /// Measure only the sections whose names contain this: follow, reads, watched, journal,
-    /// lane, module, restart, week.
+    /// lane, module, restart, week, replay.
     #[arg(long, default_value = "")]
     only: String,
     /// Watched orders of the load sections, one after the other.
@@ -60,6 +65,16 @@ struct Arguments {
     /// A Python that has cryo, the peer that reads the same week (`pip install cryo==0.3.2`).
     #[arg(long, default_value = "python3")]
     cryo_python: PathBuf,
+    /// Runs of each replay of the week, of which the longest take a minute or two.
+    #[arg(long, default_value_t = 3)]
+    replay_runs: usize,
+    /// The week's first blocks, which ponder and squid go over too. They are slow, and are to be
+    /// measured for long enough that their start does not count.
+    #[arg(long, default_value_t = 2_000)]
+    peer_blocks: u64,
+    /// Where ponder and squid are installed, as ops/bench/peers/README.md says.
+    #[arg(long)]
+    peers: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -85,6 +100,13 @@ async fn main() -> anyhow::Result<()> {
         let Arguments { week_blocks: blocks, week_runs: runs, cryo_python, .. } = &arguments;
         let plan = week::Plan { blocks: *blocks, runs: *runs, cryo_python: cryo_python.clone() };
         week::measure(&mut report, &plan).await?;
+    }
+    if wanted("replay") {
+        let Arguments { week_blocks: blocks, replay_runs: runs, peer_blocks, peers, .. } =
+            arguments.clone();
+        let plan = replay::Plan { blocks, runs, peer_blocks, peers };
+        let measuring = move || replay::measure(&mut report, &plan).map(|()| report);
+        report = tokio::task::spawn_blocking(measuring).await??;
     }
     let of_journal = ["journal", "lane", "module", "restart"].map(wanted);
     let report = if of_journal.contains(&true) {

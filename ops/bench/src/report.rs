@@ -1,11 +1,6 @@
 //! Medians, and the page they are written to.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 use anyhow::Context;
 
@@ -247,15 +242,6 @@ pub fn seconds<T>(
         samples.push(started.elapsed().as_secs_f64());
     }
     Ok(Median::of(samples))
-}
-
-/// Where a measurement that waits for another process gives up.
-pub fn patience() -> impl Fn() -> anyhow::Result<()> {
-    let give_up = SystemTime::now() + Duration::from_secs(120);
-    move || {
-        anyhow::ensure!(SystemTime::now() < give_up, "nothing happened for two minutes");
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -13,16 +13,15 @@ use alloy_primitives::{Address, B256};
 use anyhow::{Context, ensure};
 use prometheus_client::registry::Registry;
 use serde_json::json;
-use shepherd_log::{LogFilter, Offset, Options as StoreOptions, RecordView, Store};
+use shepherd_log::{LogFilter, Offset, RecordView};
 use shepherd_rpc::{Call, Options, Pool};
 use tokio::task::JoinSet;
 
 use crate::{
-    process::{Ended, Process, ours},
+    mainnet::{self, CHAIN, CHAIN_ID, Node, Stored, Week},
+    process::Process,
     report::{Median, Report},
 };
-
-const CHAIN: &str = "mainnet";
 
 /// Blocks of one `eth_getLogs` when the node's limit is measured.
 const LIMIT_RANGE: u64 = 20;
@@ -53,13 +52,13 @@ pub async fn measure(report: &mut Report, plan: &Plan) -> anyhow::Result<()> {
     let mut week = None;
     for _ in 0..plan.runs {
         limits.push(ask(&pool, last).await?);
-        let (ended, journal) = ingest(&node.url, last)?;
+        let (ended, journal) = Week::ingested(&node.url, last)?;
         ingests.push(ended);
         week = Some(journal);
     }
     let week = week.context("there is at least one run")?;
     let stored = Stored::read(&week.store())?;
-    let disk_bytes = folder_bytes(week.dir.path())?;
+    let disk_bytes = folder_bytes(week.path())?;
     let logs = stored.logs as f64;
 
     report.section(
@@ -190,7 +189,7 @@ fn measure_size(
 /// Reads of one address and topic over the whole week.
 fn measure_find(report: &mut Report, runs: usize, week: &Week) -> anyhow::Result<()> {
     let store = week.store();
-    let journal = store.existing_journal(&CHAIN.parse()?).context("the week was journaled")?;
+    let journal = mainnet::journal(&store)?;
     let tail = journal.tail().offset;
     let (busiest, quiet) = pairs(&journal)?;
     for (name, (address, topic)) in [("the busiest pair", busiest), ("a quiet pair", quiet)] {
@@ -304,94 +303,10 @@ fn measure_kills(
     Ok(())
 }
 
-/// One run of `shepherd ingest` into a fresh data directory.
-fn ingest(url: &str, last: u64) -> anyhow::Result<(Ended, Week)> {
-    let week = Week::new(url)?;
-    let ended = Process::start(&mut week.ingest(last)?)?.wait()?;
-    ensure!(ended.status.success(), "ingest failed: {}", ended.status);
-    Ok((ended, week))
-}
-
-/// A data directory for the week.
-struct Week {
-    dir: tempfile::TempDir,
-}
-
-impl Week {
-    fn new(url: &str) -> anyhow::Result<Week> {
-        let dir = tempfile::tempdir()?;
-        let text = format!(
-            "data_dir = \"data\"\n[chains.{CHAIN}]\nchain_id = 1\nstart_block = 0\n\
-             endpoints = [\"{url}\"]\n"
-        );
-        fs::write(dir.path().join("shepherd.toml"), text)?;
-        Ok(Week { dir })
-    }
-
-    fn command(&self) -> anyhow::Result<Command> {
-        let mut command = Command::new(ours("shepherd")?);
-        command.arg("--config").arg(self.dir.path().join("shepherd.toml"));
-        Ok(command)
-    }
-
-    fn ingest(&self, last: u64) -> anyhow::Result<Command> {
-        let mut command = self.command()?;
-        command.args(["ingest", "--chain", CHAIN, "--from", "0", "--to", &last.to_string()]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(command)
-    }
-
-    fn store(&self) -> Store {
-        Store::open(&self.dir.path().join("data"), StoreOptions::default())
-            .expect("what was just written opens")
-    }
-}
-
-/// What a journal holds.
-struct Stored {
-    tail: shepherd_log::Tail,
-    logs: u64,
-}
-
-impl Stored {
-    fn read(store: &Store) -> anyhow::Result<Stored> {
-        let journal = store.existing_journal(&CHAIN.parse()?).context("it was journaled")?;
-        let tail = journal.tail();
-        let mut logs = 0;
-        for record in journal.read(Offset::START..tail.offset) {
-            if let RecordView::Block(block) = record?.record() {
-                logs += u64::from(block.log_count());
-            }
-        }
-        Ok(Stored { tail, logs })
-    }
-}
-
-/// The synthetic node, a process of its own.
-struct Node {
-    url: String,
-    _process: Process,
-}
-
-impl Node {
-    fn start(blocks: u64) -> anyhow::Result<Node> {
-        let mut command = Command::new(ours("shepherd-node")?);
-        // It counts without the genesis block.
-        command.args(["--shape", "mainnet", "--blocks", &(blocks - 1).to_string(), "--seed", "1"]);
-        command.args(["--port", "0"]).stdout(Stdio::piped());
-        let mut process = Process::start(&mut command)?;
-        let url = process.read_line(|line| {
-            let url = line.split_whitespace().find(|word| word.starts_with("http://"))?;
-            Some(url.to_owned())
-        })?;
-        Ok(Node { url, _process: process })
-    }
-}
-
 fn pool(url: &str) -> anyhow::Result<Pool> {
     let metrics = shepherd_rpc::Metrics::new(&mut Registry::default());
     let endpoints = vec![url.parse::<shepherd_rpc::Redacted>()?.into()];
-    Ok(Pool::connect(CHAIN, 1, endpoints, Options::default(), &metrics))
+    Ok(Pool::connect(CHAIN, CHAIN_ID, endpoints, Options::default(), &metrics))
 }
 
 /// Asks for every header and log, and says how long that took.
