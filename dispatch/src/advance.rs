@@ -19,9 +19,9 @@ use shepherd_host::{
     RevertInput, StateView, World,
 };
 use shepherd_log::{
-    Applied, ApplyError, BlockRef, BlockView, Cursor, Deliveries, Effect, EffectId, Journal, Lane,
-    LogFilter, Offset, Outcome, ReadError, RecordView, Revert, RevertError, SizeError, Step,
-    StorageError, StoredRecord, Trace, TraceKind,
+    Applied, ApplyError, BlockRef, BlockView, Cursor, Deliveries, Digest, Effect, EffectId,
+    Journal, Lane, LogFilter, Offset, Outcome, ReadError, RecordView, Revert, RevertError,
+    SizeError, Step, StorageError, StoredRecord, Trace, TraceKind,
 };
 
 use crate::venue::Venue;
@@ -251,20 +251,11 @@ impl Runner {
         outside: &mut Outside<'_>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<Advanced>, Dropped> {
-        let Runner { lane, journal, module, filters, newest, alone } = self;
-        let mut advance = Advance {
-            step: lane.begin(),
-            journal,
-            module,
-            newest,
-            advanced: Advanced::default(),
-            lines_bytes: 0,
-            is_half: false,
-            trace: None,
-        };
+        let (filters, alone) = (self.filters.clone(), self.alone);
+        let mut advance = self.begin();
         let end = reach.end.min(advance.step.tail().offset);
         let mut records = match filters {
-            Some(filters) => RecordsOf::Concerning(advance.step.concerning(filters)),
+            Some(filters) => RecordsOf::Concerning(advance.step.concerning(&filters)),
             None => RecordsOf::All(advance.step.records()),
         };
         let mut looked_at = 0;
@@ -276,7 +267,7 @@ impl Runner {
                 break true;
             }
             advance.jump_to(offset)?;
-            if *alone == Some(offset) && advance.advanced.records > 0 {
+            if alone == Some(offset) && advance.advanced.records > 0 {
                 break false;
             }
             outside.reads().begin(offset);
@@ -300,6 +291,22 @@ impl Runner {
     }
 }
 
+impl Runner {
+    pub(crate) fn begin(&mut self) -> Advance<'_> {
+        let Runner { lane, journal, module, newest, .. } = self;
+        Advance {
+            step: lane.begin(),
+            journal,
+            module,
+            newest,
+            advanced: Advanced::default(),
+            lines_bytes: 0,
+            is_half: false,
+            trace: None,
+        }
+    }
+}
+
 /// A step that was dropped.
 enum Dropped {
     /// For good, until the caller tries again.
@@ -316,7 +323,7 @@ impl From<Stop> for Dropped {
 }
 
 /// Who answers reads, and who says what comes of effects.
-enum Outside<'a> {
+pub(crate) enum Outside<'a> {
     /// What comes of effects is in the journal.
     World(&'a mut dyn Reads),
     /// A venue says it.
@@ -375,7 +382,7 @@ fn filters(module: &BoundModule) -> Option<Vec<LogFilter>> {
 }
 
 /// A step under way.
-struct Advance<'r> {
+pub(crate) struct Advance<'r> {
     step: Step<'r>,
     journal: &'r Journal,
     module: &'r BoundModule,
@@ -400,6 +407,35 @@ enum Passed {
 impl Advance<'_> {
     fn is_full(&self) -> bool {
         self.step.is_full() || self.lines_bytes >= LINES_BYTES_ENOUGH
+    }
+
+    /// The first record it has not passed.
+    pub(crate) fn next(&self) -> Offset {
+        self.step.cursor().next
+    }
+
+    /// The lane digest it has come to.
+    pub(crate) fn digest(&self) -> Digest {
+        self.step.cursor().digest
+    }
+
+    /// See [`Step::go_back`].
+    pub(crate) fn go_back(&mut self) -> Result<Vec<(Offset, Digest)>, Stop> {
+        Ok(self.step.go_back()?)
+    }
+
+    /// See [`Step::first_difference`].
+    pub(crate) fn first_difference(&self) -> Result<Option<Vec<u8>>, Stop> {
+        Ok(self.step.first_difference()?)
+    }
+
+    /// Passes the record at the cursor, which must be there.
+    pub(crate) fn pass_next(&mut self, outside: &mut Outside<'_>) -> Result<(), Stop> {
+        let stored = self.step.records().next().expect("the caller has looked at the tail")?;
+        outside.reads().begin(stored.offset());
+        // A rehearsal is one step, so a revert finds records before it.
+        self.advanced.records = 0;
+        self.pass(&stored, outside).map(|_| ())
     }
 
     /// Passes over blocks that do not concern the module.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use shepherd_host::BoundModule;
-use shepherd_log::{AppendError, LaneError, LaneId, StorageError, Store};
+use shepherd_log::{AppendError, LaneError, LaneId, LaneVersion, StorageError, Store};
 use shepherd_rpc::Pool;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,8 @@ pub struct LaneSpec {
     pub destinations: Destinations,
     /// The deepest reorg that the chain's journal takes: what is deeper is final.
     pub reorg_depth_max: u64,
+    /// What the lane is said to run from here on, for those who run it again.
+    pub version: Option<LaneVersion>,
 }
 
 /// Why lanes could not start or had to end.
@@ -126,11 +128,15 @@ impl Dispatcher {
         shutdown: &CancellationToken,
     ) -> Result<Dispatcher, DispatchError> {
         let mut dispatcher = Dispatcher { tasks: JoinSet::new(), statuses: Vec::new() };
-        for LaneSpec { module, pool, destinations, reorg_depth_max } in lanes {
+        for LaneSpec { module, pool, destinations, reorg_depth_max, version } in lanes {
             let id = module.lane().clone();
-            let lane = store
+            let mut lane = store
                 .lane(&id)
                 .map_err(|source| DispatchError::Open { lane: id.clone(), source })?;
+            if let Some(version) = version {
+                lane.set_version(version)
+                    .map_err(|source| DispatchError::Storage { lane: id.clone(), source })?;
+            }
             let status = watch::Sender::new(LaneStatus {
                 lane: id.clone(),
                 state: LaneState::Starting,

@@ -33,6 +33,7 @@ fn alone(module: BoundModule) -> LaneSpec {
         pool: common::pool("http://127.0.0.1:1"),
         destinations: Destinations::default(),
         reorg_depth_max: common::REORG_DEPTH_MAX,
+        version: None,
     }
 }
 

@@ -382,6 +382,7 @@ impl Lane {
             traces: Vec::new(),
             record: RecordTotals::default(),
             fuel: 0,
+            is_rehearsal: false,
         }
     }
 
@@ -437,6 +438,8 @@ pub struct Step<'l> {
     traces: Vec<Trace>,
     record: RecordTotals,
     fuel: u64,
+    /// Whether it only goes over what the lane has passed already.
+    is_rehearsal: bool,
 }
 
 /// What the calls for one record have done together.
@@ -748,12 +751,63 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Goes back to before the oldest block that could be taken back, so that what came after it
+    /// can be gone over once more. Returns the lane digest before each record that is gone over
+    /// and has changed something, oldest first; nothing when nothing can be taken back.
+    ///
+    /// Such a step is a rehearsal: it is never committed.
+    pub fn go_back(&mut self) -> Result<Vec<(Offset, Digest)>, ReadError> {
+        assert!(self.cursor.next == self.lane.cursor.next, "a step goes back before it goes on");
+        self.is_rehearsal = true;
+        let undoable: Vec<StoredUndo> = self.lane.undoable.iter().copied().collect();
+        let mut first = None;
+        for (index, undo) in undoable.iter().enumerate() {
+            let range = undo.offset..undo.offset.plus(1);
+            let stored = self.lane.journal.read_at(self.records.clone(), range).next();
+            let stored = stored.ok_or(ReadError::Missing { offset: undo.offset })??;
+            // A revert's own changes stand at the ancestor, not where the lane came from.
+            if let RecordView::Block(block) = stored.record() {
+                let before = block.this.number.checked_sub(1);
+                let before = before.map(|number| BlockRef { number, hash: block.parent });
+                let is_first = undo.offset == self.lane.journal.start();
+                first = Some((index, undo.offset, before.filter(|_| !is_first)));
+                break;
+            }
+        }
+        let Some((first, offset, block)) = first else { return Ok(Vec::new()) };
+        let mut digests = Vec::new();
+        for stored in undoable[first..].iter().rev() {
+            let undo = self.load_undo(*stored)?;
+            self.undone += 1;
+            digests.push((undo.offset, undo.digest));
+            self.cursor.digest = undo.digest;
+            for (key, value) in undo.previous {
+                self.write(key, value);
+            }
+        }
+        digests.reverse();
+        self.cursor.next = offset;
+        self.cursor.block = block;
+        Ok(digests)
+    }
+
+    /// Whether a rehearsal has come to the state the lane has, and the first key that is another.
+    pub fn first_difference(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        for (key, value) in &self.changes {
+            if self.before.get(key)? != *value {
+                return Ok(Some(key.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes the step durable and moves the lane's cursor.
     ///
     /// When this returns, all of it survives a power cut. A step that passed no record is dropped.
     /// An error is a revert that restores more than fits one batch, or a state that cannot be read;
     /// nothing was written then.
     pub fn commit(mut self, module: [u8; 32]) -> Result<Cursor, ApplyError> {
+        assert!(!self.is_rehearsal, "a rehearsal is not committed");
         if self.cursor.next == self.lane.cursor.next {
             return Ok(self.lane.cursor.clone());
         }
@@ -854,7 +908,7 @@ impl Step<'_> {
             return Ok(());
         }
         // Only whole records are written ahead.
-        if self.undo_bytes >= UNDO_BYTES_AHEAD {
+        if self.undo_bytes >= UNDO_BYTES_AHEAD && !self.is_rehearsal {
             self.write_undo_ahead()?;
         }
         self.undo_bytes += ROW_OVERHEAD_BYTES + rows(&undo.previous);

@@ -124,6 +124,44 @@ fn append_some(journal: &Journal, records: &[Record], rng: &mut StdRng, appends:
 }
 
 #[test]
+fn what_concerns_nobody_is_never_a_record_that_somebody_must_see() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let records = records(seed, 2_500);
+    let journal = journal(&open(dir.path()));
+    for chunk in records.chunks(97) {
+        journal.append(journal.tail().offset, chunk).unwrap();
+    }
+    let is_other = |offset: &u64| !matches!(records[*offset as usize], Record::Block(_));
+    let mut passed_over = 0;
+    for round in 0..60 {
+        let first = rng.random_range(0..records.len() as u64);
+        let end = rng.random_range(first..=records.len() as u64);
+        let range = Offset::new(first)..Offset::new(end);
+        let others: Vec<u64> =
+            journal.others(range.clone()).map(|stored| stored.unwrap().offset().get()).collect();
+        assert_eq!(others, Vec::from_iter((first..end).filter(is_other)), "round {round}");
+
+        let filters: Vec<LogFilter> =
+            (0..rng.random_range(0..4)).map(|_| random_filter(&mut rng)).collect();
+        let concerning: Vec<u64> = journal
+            .concerning(range, &filters)
+            .map(|stored| stored.unwrap().offset().get())
+            .collect();
+        assert!(concerning.is_sorted());
+        let mut needed: BTreeSet<u64> = others.into_iter().collect();
+        for filter in &filters {
+            needed.extend(scan(&records, first, end, filter));
+        }
+        let seen = BTreeSet::from_iter(concerning);
+        assert!(seen.is_superset(&needed), "round {round}, seed {seed}");
+        passed_over += end - first - seen.len() as u64;
+    }
+    assert!(passed_over > 1_000, "{passed_over} blocks were passed over");
+}
+
+#[test]
 fn a_filtered_read_finds_what_a_full_scan_finds() {
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
