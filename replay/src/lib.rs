@@ -11,6 +11,7 @@
 
 mod backtest;
 mod diff;
+mod drive;
 mod explain;
 mod module_test;
 mod profile;
@@ -25,3 +26,13 @@ mod verify;
 mod versions;
 mod what_if;
 mod window;
+
+pub use drive::{Drive, Ended, Outside, Progress, drive, drive_in_steps};
+pub use rebuild::{RebuildError, Rebuilt, rebuild};
+pub use run::{Run, RunError};
+pub use tape::{FromTape, OffTape, Tape};
+pub use verify::{
+    Difference, EffectDifference, Gap, KeyDifference, StepDifference, Stopped, Verified,
+    VerifyError, verify,
+};
+pub use versions::{LoadVersion, LoadVersionError, VersionError};
