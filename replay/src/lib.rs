@@ -10,9 +10,9 @@
 //! nothing they do can reach a live lane or a receiver.
 
 mod backtest;
-mod diff;
+pub mod diff;
 mod drive;
-mod explain;
+pub mod explain;
 mod module_test;
 mod profile;
 mod reads;
@@ -27,7 +27,9 @@ mod versions;
 mod what_if;
 mod window;
 
+pub use diff::diff;
 pub use drive::{Drive, Ended, Outside, Progress, drive, drive_in_steps};
+pub use explain::explain;
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use run::{Run, RunError};
 pub use tape::{FromTape, OffTape, Tape};
