@@ -92,6 +92,7 @@ fn find(config: &Config) -> Result<Found, Failure> {
     match loaded {
         Err(problems) => found.problems = problems,
         Ok(modules) => {
+            let modules = modules::bound(&modules);
             found.problems = destinations::problems(config, &modules);
             let unreachable = destinations::unreachable(config, &modules);
             found.problems.extend(runtime.block_on(unreachable));

@@ -1,6 +1,7 @@
 //! The command line, as people type it.
 
 mod journal;
+mod replay;
 
 use std::path::PathBuf;
 
@@ -9,7 +10,10 @@ use shepherd_admin::query;
 use shepherd_ingest::Start;
 use shepherd_log::{ChainName, EffectId, LaneId, ModuleName};
 
-pub use self::journal::{Export, Find, Format, Import, JournalCommand, OneChain, Tail, Verify};
+pub use self::{
+    journal::{Export, Find, Format, Import, JournalCommand, OneChain, Tail, Verify},
+    replay::{Rebuild, ReplayCommand, Show, VerifyLanes},
+};
 use crate::{config, exit, scaffold};
 
 /// Runs on-chain automation that must not miss anything.
@@ -110,6 +114,10 @@ after that. Asks the running daemon, or reads the data directory when none is ru
     /// What a module computed
     #[command(subcommand)]
     State(StateCommand),
+
+    /// Run history again: to prove a lane, to rebuild it, to try a module out
+    #[command(subcommand)]
+    Replay(ReplayCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -298,10 +306,15 @@ pub struct State {
 
 /// A place in a chain, as the configuration takes it for `start_block`.
 fn place(text: &str) -> Result<Start, String> {
-    config::value::start(text).map_err(|wrong| match wrong.help {
+    config::value::start(text).map_err(words)
+}
+
+/// What is wrong and what to write instead, for clap to show.
+fn words(wrong: config::Wrong) -> String {
+    match wrong.help {
         None => wrong.message,
         Some(help) => format!("{}: {help}", wrong.message),
-    })
+    }
 }
 
 /// Bytes that were written as 0x and hexadecimal digits.

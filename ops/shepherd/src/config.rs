@@ -25,7 +25,8 @@ use std::{
 
 pub use chain::Chain;
 use chain::{chain_names, read_chains};
-use reader::{Reader, Section, Wrong, boolean, expected, number, parsed, string};
+pub use reader::Wrong;
+use reader::{Reader, Section, boolean, expected, number, parsed, string};
 use serde::de::DeserializeOwned;
 use shepherd_dispatch::Limits;
 use shepherd_host::{Overrides, Sha256};

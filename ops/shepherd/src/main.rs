@@ -1,6 +1,8 @@
 //! The shepherd binary.
 
+mod archive;
 mod check;
+mod clean;
 mod cli;
 mod config;
 mod daemon;
@@ -16,8 +18,10 @@ mod inspect;
 mod mask;
 mod modules;
 mod progress;
+mod rehearsal;
 mod reindex;
 mod reorgs;
+mod replay;
 mod retention;
 mod run;
 mod scaffold;
@@ -35,7 +39,8 @@ use clap::Parser;
 
 use crate::{
     cli::{
-        Cli, Command, CursorCommand, JournalCommand, ModuleCommand, OutboxCommand, StateCommand,
+        Cli, Command, CursorCommand, JournalCommand, ModuleCommand, OutboxCommand, ReplayCommand,
+        StateCommand,
     },
     exit::Failure,
 };
@@ -75,6 +80,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Outbox(OutboxCommand::Show(args)) => data::effect(&config()?, args),
         Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),
         Command::Module(ModuleCommand::New(args)) => scaffold::new(args),
+        Command::Replay(ReplayCommand::Verify(args)) => replay::verify::verify(&config()?, args),
+        Command::Replay(ReplayCommand::Rebuild(args)) => replay::rebuild::rebuild(&config()?, args),
         Command::State(StateCommand::List(args)) => data::state(&config()?, args),
     }
 }

@@ -5,13 +5,14 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use shepherd_host::{
-    BoundModule, Engine, EngineOptions, Manifest, ManifestError, Module, Sha256,
-    limits::COMPONENT_BYTES_MAX,
+    BindError, BoundModule, Engine, EngineOptions, Manifest, ManifestError, Module, Overrides,
+    Sha256, limits::COMPONENT_BYTES_MAX,
 };
-use shepherd_log::LaneId;
+use shepherd_log::{ChainName, LaneId};
 
 use shepherd_rpc::in_words;
 
@@ -25,21 +26,86 @@ pub fn engine() -> Result<Engine, Problem> {
     Engine::new(EngineOptions::default()).map_err(|error| Problem::from_error(Code::Failed, &error))
 }
 
+/// A module whose files were read and fit each other, not yet on any chain.
+pub struct Loaded {
+    module: Module,
+    manifest: String,
+    component: Arc<[u8]>,
+}
+
+/// A module on one chain, and what it takes to have the same again.
+#[derive(Clone)]
+pub struct Configured {
+    /// What runs.
+    pub bound: BoundModule,
+    /// The text of its manifest.
+    pub manifest: String,
+    /// What was laid over the manifest.
+    pub overrides: Overrides,
+    /// The bytes of its component.
+    pub component: Arc<[u8]>,
+}
+
+impl Configured {
+    /// The identity of its code.
+    pub fn sha256(&self) -> Sha256 {
+        self.bound.module().sha256()
+    }
+}
+
+impl Loaded {
+    /// Reads a manifest and its component and checks one against the other, once `admits` has let the component pass by its file and its sha256.
+    fn read_if(
+        file: &Path,
+        engine: &Engine,
+        admits: impl FnOnce(&Path, Sha256) -> Result<(), Problem>,
+    ) -> Result<Loaded, Problem> {
+        let text = read_text(file)?;
+        let manifest = parse_manifest(&text, file)?;
+        let component = read_component(manifest.component())?;
+        admits(manifest.component(), Sha256::of(&component))?;
+        let module = engine
+            .load(&manifest, &component)
+            .map_err(|error| Problem::from_error(Code::Module, &error))?;
+        Ok(Loaded { module, manifest: text, component: component.into() })
+    }
+
+    /// The checked manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.module.manifest()
+    }
+
+    /// The module on a chain.
+    pub fn bind(
+        &self,
+        chain: &ChainName,
+        chain_id: u64,
+        overrides: &Overrides,
+    ) -> Result<Configured, BindError> {
+        Ok(Configured {
+            bound: self.module.bind(chain, chain_id, overrides)?,
+            manifest: self.manifest.clone(),
+            overrides: overrides.clone(),
+            component: Arc::clone(&self.component),
+        })
+    }
+}
+
 /// Every configured module on each of its chains, or everything that is wrong with any of them.
-pub fn load_all(config: &Config, engine: &Engine) -> Result<Vec<BoundModule>, Vec<Problem>> {
-    let mut bound = Vec::new();
+pub fn load_all(config: &Config, engine: &Engine) -> Result<Vec<Configured>, Vec<Problem>> {
+    let mut configured = Vec::new();
     let mut problems = Vec::new();
     let mut lanes = BTreeSet::<LaneId>::new();
     for entry in &config.modules {
-        let module = match load(entry, engine) {
-            Ok(module) => module,
+        let loaded = match load(entry, engine) {
+            Ok(loaded) => loaded,
             Err(problem) => {
                 problems.push(problem);
                 continue;
             }
         };
         for name in &entry.chains {
-            let lane = LaneId { module: module.manifest().name().clone(), chain: name.clone() };
+            let lane = LaneId { module: loaded.manifest().name().clone(), chain: name.clone() };
             if !lanes.insert(lane.clone()) {
                 let message = format!("two modules would be the lane {lane}");
                 let problem = Problem::new(Code::Module, message);
@@ -48,8 +114,8 @@ pub fn load_all(config: &Config, engine: &Engine) -> Result<Vec<BoundModule>, Ve
             }
             let chain = config.chains.iter().find(|chain| chain.name == *name);
             let chain_id = chain.expect("a module's chains are among the configured").chain_id;
-            match module.bind(name, chain_id, &entry.overrides) {
-                Ok(module) => bound.push(module),
+            match loaded.bind(name, chain_id, &entry.overrides) {
+                Ok(module) => configured.push(module),
                 Err(error) => {
                     let problem = Problem::from_error(Code::Module, &error);
                     let problem = problem.help("correct its `config` or `addresses`");
@@ -58,19 +124,21 @@ pub fn load_all(config: &Config, engine: &Engine) -> Result<Vec<BoundModule>, Ve
             }
         }
     }
-    if problems.is_empty() { Ok(bound) } else { Err(problems) }
+    if problems.is_empty() { Ok(configured) } else { Err(problems) }
 }
 
-fn load(entry: &config::Module, engine: &Engine) -> Result<Module, Problem> {
-    let manifest = read_manifest(&entry.manifest).map_err(|problem| match problem.place {
-        None => problem.at(entry.manifest_place.clone()),
-        Some(_) => problem,
-    })?;
-    let component = read_component(manifest.component())
-        .map_err(|problem| problem.at(entry.manifest_place.clone()))?;
-    let found = Sha256::of(&component);
-    if found != entry.sha256 {
-        let file = tidy(manifest.component());
+/// What runs of each.
+pub fn bound(modules: &[Configured]) -> Vec<BoundModule> {
+    modules.iter().map(|module| module.bound.clone()).collect()
+}
+
+/// A module of the configuration, which must be the pinned one.
+fn load(entry: &config::Module, engine: &Engine) -> Result<Loaded, Problem> {
+    let is_pinned = |file: &Path, found: Sha256| {
+        if found == entry.sha256 {
+            return Ok(());
+        }
+        let file = tidy(file);
         let file = file.display();
         let message = format!("{file} is not the pinned component: its sha256 is {found}");
         let help = format!(
@@ -78,18 +146,26 @@ fn load(entry: &config::Module, engine: &Engine) -> Result<Module, Problem> {
              {}` and pin the new sha256",
             entry.manifest.display()
         );
-        return Err(Problem::new(Code::Module, message).help(help).at(entry.sha256_place.clone()));
-    }
-    engine
-        .load(&manifest, &component)
-        .map_err(|error| Problem::from_error(Code::Module, &error).at(entry.manifest_place.clone()))
+        Err(Problem::new(Code::Module, message).help(help).at(entry.sha256_place.clone()))
+    };
+    Loaded::read_if(&entry.manifest, engine, is_pinned).map_err(|problem| match problem.place {
+        None => problem.at(entry.manifest_place.clone()),
+        Some(_) => problem,
+    })
 }
 
 /// Reads and checks a manifest.
 pub fn read_manifest(file: &Path) -> Result<Manifest, Problem> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| file_problem(Code::Module, "read the manifest", file, &error))?;
-    Manifest::parse(&text, file).map_err(|error| manifest_problem(&text, error))
+    parse_manifest(&read_text(file)?, file)
+}
+
+fn read_text(file: &Path) -> Result<String, Problem> {
+    fs::read_to_string(file)
+        .map_err(|error| file_problem(Code::Module, "read the manifest", file, &error))
+}
+
+fn parse_manifest(text: &str, file: &Path) -> Result<Manifest, Problem> {
+    Manifest::parse(text, file).map_err(|error| manifest_problem(text, error))
 }
 
 fn manifest_problem(text: &str, error: ManifestError) -> Problem {

@@ -1,5 +1,7 @@
 //! How far long work has come: a bar on a terminal, JSON lines elsewhere.
 
+pub mod lanes;
+
 use std::{
     io::{IsTerminal, stdout},
     time::Duration,

@@ -11,14 +11,17 @@
 //! A chain that cannot go on (a reorg deeper than its limit) ends alone: the others do not depend
 //! on it. Stored data that cannot be trusted ends the process.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::registry::Registry;
 use shepherd_admin::{ChainReport, LaneReport, Sources, view};
 use shepherd_dispatch::{DispatchError, Dispatcher, LaneSpec, LaneState, LaneStatus, SenderConfig};
-use shepherd_host::BoundModule;
+use shepherd_host::{BoundModule, Engine};
 use shepherd_ingest::{ChainState, ChainStatus, FollowError, follow};
-use shepherd_log::{ChainName, Journal, JournalError, LaneId, Retention, Store};
+use shepherd_log::{ChainName, Journal, JournalError, LaneId, LaneVersion, Retention, Store};
 use shepherd_rpc::{Pool, in_words};
 use tokio::{
     net::TcpListener,
@@ -31,11 +34,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    archive::Archive,
     check::pool,
+    clean,
     config::{Chain, Config},
     daemon, destinations, endpoints,
-    exit::{Code, Failure, NO_ROOM_HELP, Problem},
-    modules, retention,
+    exit::{Code, Failure, NO_ROOM_HELP, Problem, file_problem},
+    modules::{self, Configured},
+    rehearsal, retention,
     signals::Signals,
     telemetry::{self, Reader},
     view::{block_check, open_store},
@@ -75,7 +81,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let Running { config, shutdown, mut followers, dispatcher, admin } = started;
+    let Running { config, store, shutdown, mut followers, dispatcher, admin } = started;
     let mut lanes = Box::pin(dispatcher.join());
     let mut lanes_ended = false;
     let outcome = tokio::select! {
@@ -111,6 +117,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
     daemon::withdraw(&config.data_dir);
     outcome.and(ended)?;
+    clean::end(&config.data_dir).map_err(|error| not_written(&config, &error))?;
+    // Not before: whoever opens it next looks for the marker.
+    drop(store);
     info!("stopped");
     Ok(())
 }
@@ -124,6 +133,7 @@ fn cut_short(reason: &str) -> Problem {
 /// What runs once everything is started.
 struct Running {
     config: Config,
+    store: Store,
     shutdown: Shutdown,
     followers: Followers,
     dispatcher: Dispatcher,
@@ -183,14 +193,17 @@ impl Metrics {
 
 async fn start(config: Config) -> Result<Running, Failure> {
     let metrics = Metrics::new();
-    let (config, store, journals, modules) = open(config, metrics.store.clone()).await?;
+    let (config, store, journals, modules, engine) = open(config, metrics.store.clone()).await?;
+    let was_clean = clean::begin(&config.data_dir).map_err(|error| not_written(&config, &error))?;
+    let modules = {
+        let (store, archive) = (store.clone(), Archive::of(&config.data_dir));
+        let ready = move || versioned(&store, &archive, &engine, modules, was_clean);
+        finished(spawn_blocking(ready).await)??
+    };
     let listener = listen(&config).await?;
     let address =
         listener.local_addr().map_err(|error| Problem::from_error(Code::Failed, &error))?;
-    daemon::announce(&config.data_dir, address).map_err(|error| {
-        let message = format!("cannot write to {}: {error}", config.data_dir.display());
-        Problem::new(Code::WriteFailed, message).help(NO_ROOM_HELP)
-    })?;
+    daemon::announce(&config.data_dir, address).map_err(|error| not_written(&config, &error))?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         data_dir = %config.data_dir.display(),
@@ -213,7 +226,7 @@ async fn start(config: Config) -> Result<Running, Failure> {
 
     let statuses = dispatcher.statuses();
     let sources = Sources {
-        store,
+        store: store.clone(),
         check: Box::new(block_check(&config)),
         chains: Box::new(move || followed.iter().map(chain_report).collect()),
         lanes: Box::new(move || statuses.now().iter().map(lane_report).collect()),
@@ -221,24 +234,49 @@ async fn start(config: Config) -> Result<Running, Failure> {
         registry: metrics.registry,
     };
     let admin = tokio::spawn(shepherd_admin::serve(listener, sources, shutdown.admin.clone()));
-    Ok(Running { config, shutdown, followers, dispatcher, admin })
+    Ok(Running { config, store, shutdown, followers, dispatcher, admin })
+}
+
+fn not_written(config: &Config, error: &io::Error) -> Problem {
+    let problem = file_problem(Code::WriteFailed, "write to", &config.data_dir, error);
+    problem.help(NO_ROOM_HELP)
+}
+
+/// Writes down what each lane is about to run with. After an unclean end the lanes must also come
+/// to the same again.
+fn versioned(
+    store: &Store,
+    archive: &Archive,
+    engine: &Engine,
+    modules: Vec<Configured>,
+    was_clean: bool,
+) -> Result<Vec<(Configured, LaneVersion)>, Failure> {
+    let version = |module: Configured| Ok((archive.keep(&module)?, module));
+    let modules: Result<Vec<_>, Problem> = modules.into_iter().map(version).collect();
+    let modules =
+        modules?.into_iter().map(|(version, module)| (module, version)).collect::<Vec<_>>();
+    if !was_clean {
+        rehearsal::rehearse(store, archive, engine, &modules)?;
+    }
+    Ok(modules)
 }
 
 /// What each module runs with.
 fn lanes(
     config: &Config,
-    modules: Vec<BoundModule>,
+    modules: Vec<(Configured, LaneVersion)>,
     followed: &[Followed],
     metrics: &Metrics,
 ) -> Vec<LaneSpec> {
     for chain in config.chains.iter().filter(|chain| chain.dry_run) {
         warn!(chain = chain.name.as_str(), "dry run: what its lanes would send is not sent");
     }
-    for warning in destinations::warnings(config, &modules) {
+    let bound: Vec<BoundModule> = modules.iter().map(|(module, _)| module.bound.clone()).collect();
+    for warning in destinations::warnings(config, &bound) {
         warn!("{warning}");
     }
     let destinations = destinations::of_chains(config, &metrics.dispatch);
-    let lane = |module: BoundModule| {
+    let lane = |(Configured { bound: module, .. }, version): (Configured, LaneVersion)| {
         let name = &module.lane().chain;
         let index = config.chains.iter().position(|chain| chain.name == *name);
         let index = index.expect("modules run on configured chains");
@@ -246,6 +284,7 @@ fn lanes(
             pool: followed[index].pool.clone(),
             destinations: destinations[name].clone(),
             reorg_depth_max: config.chains[index].follow.reorg_depth_max,
+            version: Some(version),
             module,
         }
     };
@@ -319,7 +358,7 @@ fn keep(
 async fn open(
     config: Config,
     metrics: shepherd_log::Metrics,
-) -> Result<(Config, Store, Vec<Journal>, Vec<BoundModule>), Failure> {
+) -> Result<(Config, Store, Vec<Journal>, Vec<Configured>, Engine), Failure> {
     let config = std::sync::Arc::new(config);
     let (for_store, for_modules) = (config.clone(), config.clone());
     let store = spawn_blocking(move || open_journals(&for_store, metrics));
@@ -327,15 +366,15 @@ async fn open(
         let engine = modules::engine()?;
         let modules = modules::load_all(&for_modules, &engine);
         let modules = modules.map_err(|problems| Failure { problems })?;
-        match destinations::problems(&for_modules, &modules) {
-            problems if problems.is_empty() => Ok(modules),
+        match destinations::problems(&for_modules, &modules::bound(&modules)) {
+            problems if problems.is_empty() => Ok((modules, engine)),
             problems => Err(Failure { problems }),
         }
     });
     let (store, journals) = finished(store.await)??;
-    let modules = finished(modules.await)??;
+    let (modules, engine) = finished(modules.await)??;
     let config = std::sync::Arc::into_inner(config).expect("both tasks have ended");
-    Ok((config, store, journals, modules))
+    Ok((config, store, journals, modules, engine))
 }
 
 fn finished<T>(joined: Result<T, tokio::task::JoinError>) -> Result<T, Problem> {

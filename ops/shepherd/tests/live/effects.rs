@@ -18,7 +18,7 @@ use shepherd_orderbook::{Config, Fault, Orderbook, Rule, Uid};
 
 use crate::{
     common::{Daemon, Folder, block_on, config, module_entry},
-    truth::{rng, stop, until},
+    truth::{rng, stop, until, verify_again},
 };
 
 /// Kills in a normal run. `SHEPHERD_KILLS` asks for more.
@@ -108,6 +108,7 @@ fn a_daemon_killed_while_it_places_orders_places_each_of_them_once() {
     });
     until(&folder, &["outbox", "list", "--json"], |view| view[0]["unsettled"] == 0);
     stop(daemon);
+    verify_again(&folder);
 
     let stats = orderbook.stats();
     let there: BTreeSet<Uid> = stats.orders.keys().copied().collect();

@@ -4,7 +4,10 @@ use shepherd_devnet::Load;
 
 use crate::{
     common::{anvil, block_on},
-    truth::{Left, PLAN, folder_with_websocket, stop, undisturbed, until_admin, until_caught_up},
+    truth::{
+        Left, PLAN, folder_with_websocket, stop, undisturbed, until_admin, until_caught_up,
+        verify_again,
+    },
 };
 
 #[test]
@@ -30,8 +33,9 @@ fn blocks_made_during_an_outage_are_not_missed() {
     until_caught_up(&folder, &node);
     until_admin(&folder, "/v1/chains", |view| view["chains"][0]["state"]["name"] == "following");
     stop(daemon);
+    verify_again(&folder);
 
-    let (left, calm) = (Left::by(&folder, &node), undisturbed(&node));
+    let (left, calm) = (Left::by(&folder), undisturbed(&node));
     assert_eq!(left.truth(), calm.truth());
     assert_eq!(left.journal_digest(), calm.journal_digest());
     left.agrees_with_chain(&node, &load);
@@ -51,8 +55,9 @@ fn blocks_made_while_the_daemon_was_down_are_not_missed() {
     let daemon = folder.start();
     until_caught_up(&folder, &node);
     stop(daemon);
+    verify_again(&folder);
 
-    let (left, calm) = (Left::by(&folder, &node), undisturbed(&node));
+    let (left, calm) = (Left::by(&folder), undisturbed(&node));
     assert_eq!(left.truth(), calm.truth());
     assert_eq!(left.journal_digest(), calm.journal_digest());
     left.agrees_with_chain(&node, &load);

@@ -6,7 +6,9 @@ use shepherd_log::{Offset, RecordView};
 
 use crate::{
     common::{anvil, block_on},
-    truth::{Left, PLAN, folder_with_websocket, rng, stop, undisturbed, until_caught_up},
+    truth::{
+        Left, PLAN, folder_with_websocket, rng, stop, undisturbed, until_caught_up, verify_again,
+    },
 };
 
 const DEPTH_MAX: u64 = 10;
@@ -41,8 +43,9 @@ fn after_reorgs_across_restarts_the_state_equals_a_fresh_run_on_the_final_chain(
     }
     until_caught_up(&folder, &anvil);
     stop(daemon);
+    verify_again(&folder);
 
-    let (forked, fresh) = (Left::by(&folder, &anvil), undisturbed(&anvil));
+    let (forked, fresh) = (Left::by(&folder), undisturbed(&anvil));
     assert_eq!(forked.truth(), fresh.truth());
     forked.agrees_with_chain(&anvil, &load);
     forked.journal_digest();

@@ -9,11 +9,9 @@ use alloy_primitives::{Address, U256};
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use shepherd_devnet::{Anvil, Load, Plan, Token};
-use shepherd_dispatch::Runner;
-use shepherd_host::{BoundModule, Engine, EngineOptions, Manifest, Overrides, TapeReads};
 use shepherd_log::{BlockRef, Digest, Journal, LaneId, LaneSnapshot, Offset, Options, Store};
 
-use crate::common::{Daemon, Folder, block_on, config, module, module_entry};
+use crate::common::{Daemon, Folder, block_on, config, module_entry};
 
 /// Far longer than anything here takes. A test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -96,9 +94,6 @@ pub fn until_admin(folder: &Folder, path: &str, reached: impl Fn(&Value) -> bool
     poll(|| serde_json::from_str(&admin(folder, path)).unwrap(), reached)
 }
 
-/// The modules that run.
-pub const MODULES: [&str; 2] = ["balance-tracker", "token-ledger"];
-
 /// Everything a run leaves behind that must not depend on what happened to it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Truth {
@@ -124,15 +119,13 @@ pub struct LaneTruth {
 pub struct Left {
     pub store: Store,
     pub journal: Journal,
-    /// The balance tracker's addresses.
-    tracked: Vec<Address>,
 }
 
 impl Left {
-    pub fn by(folder: &Folder, anvil: &Anvil) -> Left {
+    pub fn by(folder: &Folder) -> Left {
         let store = Store::open(&folder.path("data"), Options::default()).unwrap();
         let journal = store.existing_journal(&"devnet".parse().unwrap()).unwrap();
-        Left { store, journal, tracked: anvil.accounts().to_vec() }
+        Left { store, journal }
     }
 
     pub fn lane(&self, module: &str) -> LaneSnapshot {
@@ -155,30 +148,6 @@ impl Left {
             digest: snapshot.cursor().digest,
             state: snapshot.state_digest().unwrap(),
         }
-    }
-
-    /// What a lane comes to when it runs again from the first record, in one go, with nothing but
-    /// this journal and the answers on this tape.
-    pub fn again_from_tape(&self, module: &str) -> LaneTruth {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Options::default()).unwrap();
-        let chain = self.journal.chain();
-        let journal = store.journal(chain, self.journal.chain_id()).unwrap();
-        for stored in self.journal.read(Offset::START..self.journal.tail().offset) {
-            let record = stored.unwrap().record().to_record();
-            journal.append(journal.tail().offset, &[record]).unwrap();
-        }
-        let recorded = self.lane(module);
-        let module = load(module, &self.tracked);
-        let mut runner = Runner::new(store.lane(module.lane()).unwrap(), module);
-        while runner.lane().cursor().next < journal.tail().offset {
-            let tape = recorded.tape(runner.lane().cursor().next).unwrap();
-            let mut tape = TapeReads::new(tape);
-            runner.advance(1, &mut tape, &|| false).unwrap();
-        }
-        let id = runner.lane().id().clone();
-        drop(runner);
-        Left { store, journal, tracked: self.tracked.clone() }.lane_truth(id.module.as_str())
     }
 
     /// Digest over every record of the journal.
@@ -219,29 +188,27 @@ pub fn undisturbed(anvil: &Anvil) -> Left {
     let daemon = folder.start();
     until_caught_up(&folder, anvil);
     stop(daemon);
-    let left = Left::by(&folder, anvil);
+    verify_again(&folder);
+    let left = Left::by(&folder);
     // The folder's files stay until the store that holds them is closed; on Linux an open file
     // outlives its name.
     drop(folder);
     left
 }
 
-/// A module as `folder` configures it.
-fn load(name: &str, tracked: &[Address]) -> BoundModule {
-    let (file, _) = module(name);
-    let manifest = Manifest::parse(&std::fs::read_to_string(&file).unwrap(), &file).unwrap();
-    let component = std::fs::read(manifest.component()).unwrap();
-    let engine = Engine::new(EngineOptions::default()).unwrap();
-    let mut overrides = Overrides::default();
-    if name == "balance-tracker" {
-        overrides.config = format!("addresses = {:?}", quoted(tracked)).parse().unwrap();
-    }
-    let module = engine.load(&manifest, &component).unwrap();
-    module.bind(&"devnet".parse().unwrap(), 31_337, &overrides).unwrap()
-}
-
 fn quoted(addresses: &[Address]) -> Vec<String> {
     addresses.iter().map(ToString::to_string).collect()
+}
+
+/// Has every lane computed again from the journal and its tape, which must come to the same, and
+/// gives what each came to.
+pub fn verify_again(folder: &Folder) -> Value {
+    let lanes = folder.json(&["replay", "verify", "--all", "--quiet", "--json"]);
+    for lane in lanes.as_array().expect("a list of lanes") {
+        assert_eq!(lane["same"], true, "{lane:#}");
+        assert_ne!(lane["commits"], 0, "{lane:#}");
+    }
+    lanes
 }
 
 /// Stops a daemon gracefully.

@@ -1,0 +1,149 @@
+//! `shepherd replay …` and its relatives: history, run again.
+//!
+//! ```text
+//!   store, opened for itself ─┐
+//!   versions from the archive ┼─▶ shepherd-replay on a thread for each lane ─▶ what it came to
+//!   progress, Ctrl-C ─────────┘
+//! ```
+
+pub mod rebuild;
+pub mod verify;
+mod versions;
+
+use std::{
+    num::NonZero,
+    ops::Range,
+    sync::Mutex,
+    thread::{self, available_parallelism},
+};
+
+use shepherd_log::{LaneId, Offset, Store};
+use shepherd_replay::VersionError;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use self::versions::NotLoaded;
+use crate::{
+    config::Config,
+    exit::{Code, Problem},
+    history::runtime,
+    signals,
+    view::open_existing,
+};
+
+/// Opens the data directory for a replay, which nobody else may have open meanwhile.
+fn open(config: &Config) -> Result<Store, Problem> {
+    open_existing(config).map_err(|problem| match problem.code {
+        Code::Locked => problem.help(
+            "stop `shepherd run` meanwhile: its lanes go on where they were; or replay a recording, \
+             which needs no data directory: `--recording FILE`",
+        ),
+        _ => problem,
+    })
+}
+
+/// Every lane of a store, by name.
+fn lanes(store: &Store) -> Result<Vec<LaneId>, Problem> {
+    let cursors = store.cursors().map_err(|error| Problem::from_error(Code::Untrusted, &error))?;
+    Ok(cursors.into_iter().map(|(lane, _)| lane).collect())
+}
+
+/// A lane that must be there.
+fn known(store: &Store, lane: &LaneId) -> Result<LaneId, Problem> {
+    let lanes = lanes(store)?;
+    if lanes.contains(lane) {
+        return Ok(lane.clone());
+    }
+    let problem = Problem::new(Code::Failed, format!("there is no lane {lane}"));
+    Err(match &lanes[..] {
+        [] => problem.help("no lane has run on this data directory yet"),
+        lanes => {
+            let names: Vec<String> = lanes.iter().map(ToString::to_string).collect();
+            problem.help(format!("the lanes are {}", names.join(", ")))
+        }
+    })
+}
+
+/// One of these records, in words. There is at least one.
+pub fn one_of(records: Range<Offset>) -> String {
+    let (first, last) = (records.start.get(), records.end.get().saturating_sub(1));
+    match last <= first {
+        true => format!("record {first}"),
+        false => format!("one of the records {first} to {last}"),
+    }
+}
+
+/// Why a lane could not be run again; `message` says so in words.
+fn again_problem(message: String, error: VersionError) -> Problem {
+    match error {
+        VersionError::Load { source, .. } => match source.downcast::<NotLoaded>() {
+            Ok(not_loaded) => not_loaded.0,
+            Err(_) => Problem::new(Code::Module, message),
+        },
+        VersionError::Unknown { .. } => Problem::new(Code::Module, message)
+            .help("`shepherd run` writes down what a lane runs when it starts"),
+        VersionError::Stop(_) => Problem::new(Code::Untrusted, message),
+    }
+}
+
+/// Hears SIGINT and SIGTERM while a replay works.
+struct Interrupt {
+    asked: CancellationToken,
+    /// Its threads wait for the signals.
+    _runtime: Runtime,
+}
+
+impl Interrupt {
+    /// Both are caught from now on. A second one ends the process on the spot.
+    fn new() -> Result<Interrupt, Problem> {
+        let runtime = runtime()?;
+        let asked = CancellationToken::new();
+        runtime.block_on(async { signals::cancel_on_signal(&asked) })?;
+        Ok(Interrupt { asked, _runtime: runtime })
+    }
+
+    /// Whether the work should end at the next record.
+    fn asked(&self) -> bool {
+        self.asked.is_cancelled()
+    }
+}
+
+/// Works on all items, as many at once as there are processors. The results are in their order.
+fn in_parallel<I: Send, T: Send>(items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let threads = items.len().min(processors);
+    let mut done: Vec<(usize, T)> = Vec::with_capacity(items.len());
+    let items = Mutex::new(items.into_iter().enumerate());
+    // A function, so that the lock is not held while an item is worked on.
+    let next = || items.lock().expect("an iterator does not panic").next();
+    thread::scope(|scope| {
+        let one = || {
+            let mut done = Vec::new();
+            while let Some((index, item)) = next() {
+                done.push((index, work(item)));
+            }
+            done
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        for thread in threads {
+            match thread.join() {
+                Ok(results) => done.extend(results),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_items() {
+        let doubled = in_parallel((0..100).collect(), |number: u32| number * 2);
+        assert_eq!(doubled, (0..100).map(|number| number * 2).collect::<Vec<_>>());
+        assert_eq!(in_parallel(Vec::<u32>::new(), |number| number), []);
+    }
+}
