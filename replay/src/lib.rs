@@ -38,3 +38,13 @@ pub use verify::{
     VerifyError, verify,
 };
 pub use versions::{LoadVersion, LoadVersionError, VersionError};
+
+pub use profile::{
+    HOTTEST_MAX, HotBlock, Incomparable, PROFILE_FORMAT, Profile, ProfileError, Profiled,
+    Regression, Spread, Thresholds, compare,
+};
+pub use report::{
+    About, Calls, EFFECTS_FILE, Effects, FileFacts, README_FILE, REPORT_FILE, Reason, ReportError,
+    RunFacts, STATE_FILE, STEPS_FILE, SUMMARY_FILE, SUMMARY_FORMAT, StateFacts, Summary,
+    WindowFacts, profile, write as write_report,
+};
