@@ -251,7 +251,9 @@ impl Runner {
         outside: &mut Outside<'_>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<Advanced>, Dropped> {
-        let (filters, alone) = (self.filters.clone(), self.alone);
+        // What a venue still has to tell may be due at a block that does not concern the module.
+        let filters = self.filters.clone().filter(|_| !outside.waits());
+        let (is_filtered, alone) = (filters.is_some(), self.alone);
         let mut advance = self.begin();
         let end = reach.end.min(advance.step.tail().offset);
         let mut records = match filters {
@@ -280,6 +282,9 @@ impl Runner {
                 Err(_) => break false,
             }
             looked_at += 1;
+            if is_filtered && outside.waits() {
+                break false;
+            }
             if looked_at >= reach.records_max || advance.is_full() || interrupted() {
                 break false;
             }
@@ -338,6 +343,13 @@ impl Outside<'_> {
         }
     }
 
+    fn waits(&self) -> bool {
+        match self {
+            Outside::World(_) => false,
+            Outside::Venue(venue) => venue.waits(),
+        }
+    }
+
     fn committed(&mut self) {
         if let Outside::Venue(venue) = self {
             venue.committed();
@@ -352,6 +364,7 @@ impl Outside<'_> {
 }
 
 /// The records a step looks at.
+#[expect(clippy::large_enum_variant, reason = "one lives for each step")]
 enum RecordsOf {
     All(shepherd_log::Records),
     Concerning(shepherd_log::Concerning),
@@ -555,7 +568,7 @@ impl Advance<'_> {
         }
     }
 
-    /// Tells the module what a venue has made of its effects by the end of a block.
+    /// Tells the module what a venue has made of its effects by the end of a block or a revert.
     fn settle(
         &mut self,
         offset: Offset,
@@ -566,7 +579,8 @@ impl Advance<'_> {
         venue.asked(at, asked);
         for outcome in venue.due(offset, at) {
             self.is_half = true;
-            let asked = self.tell_by_venue(offset, &outcome, false, venue)?;
+            let abandoned = self.step.is_taken_back(&outcome);
+            let asked = self.tell_by_venue(offset, &outcome, abandoned, venue)?;
             venue.asked(at, &asked);
         }
         Ok(())
@@ -628,6 +642,10 @@ impl Advance<'_> {
         for (outcome, abandoned) in &deliveries.again {
             let applied = self.call_outcome(offset, outcome, *abandoned, outside.reads())?;
             self.told_by_revert(offset, revert, applied, outside)?;
+        }
+        if let Outside::Venue(venue) = outside {
+            let at = self.newest()?;
+            self.settle(offset, at, &[], &mut **venue)?;
         }
         Ok(())
     }

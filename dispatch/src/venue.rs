@@ -20,14 +20,18 @@ pub trait Venue: Reads {
     /// The module has asked for these at the newest block.
     fn asked(&mut self, at: At, effects: &[(EffectId, Effect)]);
 
-    /// What the module is told right after the block at `offset`, in this order. The head of each
-    /// outcome is that block. Each is handed out once. What is asked for while they are told is
-    /// told at a later block.
+    /// What the module is told right after the block or the revert at `offset`, in this order. The
+    /// head of each outcome is `at`, the newest block. Each is handed out once. What is asked for
+    /// while they are told is told at a later record.
     fn due(&mut self, offset: Offset, at: At) -> Vec<Outcome>;
 
     /// The chain has gone back to `ancestor`: what was asked for above it and is not settled is
     /// cancelled. Says what the module is told, with the meaning that it has live.
     fn reverted(&mut self, ancestor: BlockRef) -> Deliveries;
+
+    /// Whether something is still to be told. A lane that is called for logs alone looks at every
+    /// block until it was.
+    fn waits(&self) -> bool;
 
     /// The step is durable.
     fn committed(&mut self);

@@ -62,6 +62,10 @@ impl<R: Venue + ?Sized> Venue for Overheard<'_, R> {
         self.source.reverted(ancestor)
     }
 
+    fn waits(&self) -> bool {
+        self.source.waits()
+    }
+
     fn committed(&mut self) {
         self.source.committed();
     }
