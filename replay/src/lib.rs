@@ -9,11 +9,15 @@
 //! Replays call the function that live lanes call, write to their own store, and have no outbox:
 //! nothing they do can reach a live lane or a receiver.
 
+mod archive;
 mod backtest;
+mod cache;
 pub mod diff;
 mod drive;
 pub mod explain;
+mod miss;
 mod module_test;
+mod outside;
 mod profile;
 mod reads;
 mod rebuild;
@@ -28,8 +32,11 @@ mod what_if;
 mod window;
 
 pub use diff::diff;
+pub use backtest::{Backtest, BacktestError, History, backtest};
+pub use cache::{CacheError, ReadCache};
 pub use drive::{Drive, Ended, Outside, Progress, drive, drive_in_steps};
 pub use explain::explain;
+pub use miss::{Miss, MissCause};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use run::{Run, RunError};
 pub use tape::{FromTape, OffTape, Tape};
@@ -37,7 +44,9 @@ pub use verify::{
     Difference, EffectDifference, Gap, KeyDifference, StepDifference, Stopped, Verified,
     VerifyError, verify,
 };
+pub use venue::{Rules, RulesError};
 pub use versions::{LoadVersion, LoadVersionError, VersionError};
+pub use window::{Begin, Bound, InvalidBound, Shown, WarmUp, Window, WindowAsked, WindowError};
 
 pub use profile::{
     HOTTEST_MAX, HotBlock, Incomparable, PROFILE_FORMAT, Profile, ProfileError, Profiled,

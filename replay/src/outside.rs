@@ -1,0 +1,56 @@
+//! Everything outside of a backtested module: who answers its reads, and what comes of its effects.
+
+use shepherd_dispatch::Venue;
+use shepherd_host::{At, ReadAnswer, ReadRequest, Reads, World};
+use shepherd_log::{BlockRef, Deliveries, Effect, EffectId, Offset, Outcome};
+
+use crate::{reads::HistoryReads, venue::SimulatedVenue};
+
+/// The outside of one backtested lane.
+pub(crate) struct Outside {
+    pub(crate) reads: HistoryReads,
+    pub(crate) venue: SimulatedVenue,
+    /// The record being handled.
+    pub(crate) record: Offset,
+}
+
+impl Reads for Outside {
+    fn begin(&mut self, record: Offset) {
+        self.record = record;
+        self.reads.begin(record);
+    }
+
+    fn read(
+        &mut self,
+        block: BlockRef,
+        requests: &[ReadRequest],
+    ) -> Result<Vec<ReadAnswer>, World> {
+        self.reads.read(&self.venue, block, requests)
+    }
+}
+
+impl Venue for Outside {
+    fn asked(&mut self, at: At, effects: &[(EffectId, Effect)]) {
+        self.venue.asked(at, effects);
+    }
+
+    fn due(&mut self, offset: Offset, at: At) -> Vec<Outcome> {
+        self.venue.due(offset, at)
+    }
+
+    fn reverted(&mut self, ancestor: BlockRef) -> Deliveries {
+        self.venue.reverted(self.record, ancestor)
+    }
+
+    fn waits(&self) -> bool {
+        self.venue.waits()
+    }
+
+    fn committed(&mut self) {
+        self.venue.committed();
+    }
+
+    fn dropped(&mut self) {
+        self.venue.dropped();
+    }
+}
