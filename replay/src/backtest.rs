@@ -10,7 +10,7 @@
 
 use std::path::PathBuf;
 
-use shepherd_dispatch::{Runner, Stop};
+use shepherd_dispatch::{Runner, Stop, Venue};
 use shepherd_host::{BoundModule, World};
 use shepherd_log::{Journal, ModuleName, ReadError, StorageError};
 use shepherd_rpc::Pool;
@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use crate::{
     archive::Archive,
     cache::{CacheError, ReadCache},
-    drive::{Drive, Ended, Progress, drive_in_steps},
+    drive::{self, Drive, Ended, Progress, drive_in_steps},
     miss::Miss,
     outside::Outside,
     reads::HistoryReads,
@@ -119,26 +119,37 @@ pub fn backtest(
     progress: &mut dyn FnMut(&Progress),
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Ended, BacktestError> {
-    let History { journal, tape, recorded_as } = history;
-    let Backtest { module, window, rules, endpoint, cache, step_records_max } = backtest;
-    let archive = match endpoint {
-        None => None,
-        Some(pool) => {
-            let runtime = Handle::try_current().map_err(|_| BacktestError::NoRuntime)?;
-            Some(Archive::new(pool, runtime))
-        }
-    };
-    let cache = cache.map(|directory| ReadCache::open(&directory)).transpose()?;
-    let id = module.lane().clone();
-    let lane = run.lane(&id, &journal, window.from)?;
-    let mut venue = SimulatedVenue::new(journal.clone(), &recorded_as, id.module.clone(), rules)?;
-    venue.resume(&run.snapshot(&id)?)?;
-    let records = journal.start()..journal.tail().offset;
-    let reads = HistoryReads::new(tape, cache, archive, records);
-    let mut outside = Outside { reads, venue, record: window.from };
+    let id = backtest.module.lane().clone();
+    let lane = run.lane(&id, &history.journal, backtest.window.from)?;
+    let mut outside = begin(history, &backtest)?;
+    outside.venue.resume(&run.snapshot(&id)?)?;
+    let Backtest { module, window, step_records_max, .. } = backtest;
     let mut runner = Runner::new(lane, module);
     let drive =
         Drive { step_records_max: step_records_max.unwrap_or(usize::MAX), ..Drive::to(window.end) };
-    let outside = crate::drive::Outside::Venue(&mut outside);
+    let outside = drive::Outside::Venue(&mut outside);
     Ok(drive_in_steps(&mut runner, outside, drive, progress, interrupted)?)
+}
+
+/// Who answers a backtest's reads and settles its effects, as it is before the first record: to run
+/// one again beside another, as `diff` and `explain` do.
+pub fn outside_of(history: History, backtest: &Backtest) -> Result<Box<dyn Venue>, BacktestError> {
+    Ok(Box::new(begin(history, backtest)?))
+}
+
+fn begin(history: History, backtest: &Backtest) -> Result<Outside, BacktestError> {
+    let History { journal, tape, recorded_as } = history;
+    let archive = match &backtest.endpoint {
+        None => None,
+        Some(pool) => {
+            let runtime = Handle::try_current().map_err(|_| BacktestError::NoRuntime)?;
+            Some(Archive::new(pool.clone(), runtime))
+        }
+    };
+    let cache = backtest.cache.as_deref().map(ReadCache::open).transpose()?;
+    let records = journal.start()..journal.tail().offset;
+    let reads = HistoryReads::new(tape, cache, archive, records);
+    let module = backtest.module.lane().module.clone();
+    let venue = SimulatedVenue::new(journal, &recorded_as, module, backtest.rules.clone())?;
+    Ok(Outside { reads, venue, record: backtest.window.from })
 }
