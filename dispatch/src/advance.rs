@@ -497,16 +497,21 @@ impl Advance<'_> {
             // No endpoint has to answer for a block that left the chain before the lane came to
             // it. What it would have done is taken back a few records on anyway.
             self.advanced.records += revert.get() - offset.get();
+            // A revert may have told some of what it tells: that has changed the lane digest.
+            self.keep_trace(started);
             self.step.pass_abandoned(revert);
             return Ok(Passed::TakenBack);
         }
-        if let Some(mut trace) = self.trace.take() {
-            trace.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            trace.after = self.step.cursor().digest;
-            self.step.trace(trace);
-        }
+        self.keep_trace(started);
         self.advanced.records += 1;
         Ok(Passed::Record)
+    }
+
+    fn keep_trace(&mut self, started: Instant) {
+        let Some(mut trace) = self.trace.take() else { return };
+        trace.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        trace.after = self.step.cursor().digest;
+        self.step.trace(trace);
     }
 
     fn pass_block(
