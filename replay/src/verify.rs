@@ -212,15 +212,18 @@ pub fn verify(
 impl Stopped {
     /// Whether a stop says something about the lane, and not about this machine.
     fn of(lane: &LaneId, error: VersionError) -> Result<Stopped, VerifyError> {
-        let record =
-            match &error {
-                VersionError::Stop(Stop::Module { offset, .. }) => *offset,
-                VersionError::Stop(Stop::World {
-                    offset, source: World::Replay(source), ..
-                }) if matches!(source.downcast_ref(), Some(OffTape::Left { .. })) => *offset,
-                _ => return Err(VerifyError::Again { lane: lane.clone(), source: error }),
-            };
-        Ok(Stopped { record, reason: in_words(&error) })
+        let replay = match &error {
+            VersionError::Stop(Stop::Module { offset, source, .. }) => {
+                let reason = format!("the module fails: {}", in_words(source));
+                return Ok(Stopped { record: *offset, reason });
+            }
+            VersionError::Stop(Stop::World { source: World::Replay(source), .. }) => source,
+            _ => return Err(VerifyError::Again { lane: lane.clone(), source: error }),
+        };
+        match replay.downcast_ref() {
+            Some(OffTape::Left { record, source }) => Ok(Stopped::off(*record, source)),
+            _ => Err(VerifyError::Again { lane: lane.clone(), source: error }),
+        }
     }
 
     fn off(record: Offset, tape: &TapeError) -> Stopped {
@@ -550,7 +553,9 @@ impl fmt::Display for Difference {
         }
         if let Some(EffectDifference { id, live, again }) = &self.effect {
             let asked = |effect: &Option<(BlockRef, Effect)>| match effect {
-                Some((block, effect)) => format!("{:?} at block {block}", effect.key),
+                Some((block, effect)) => {
+                    format!("{:?} {} at block {block}", effect.key, printable(&effect.body))
+                }
                 None => "not asked for".to_owned(),
             };
             lines.push(format!("effect {id} is {}, run again {}", asked(live), asked(again)));
