@@ -12,7 +12,9 @@ use std::{
     },
 };
 
-use crate::lane::{Writes, row_bytes};
+use foldhash::fast::RandomState;
+
+use crate::{changes::Changes, lane::row_bytes};
 
 /// Memory that all lanes of a store may use together to remember their state.
 const CACHE_BYTES: usize = 48 << 20;
@@ -28,7 +30,7 @@ impl Shares {
     /// A cache for one more lane.
     pub fn join(&self) -> StateCache {
         self.0.fetch_add(1, Ordering::Relaxed);
-        StateCache { values: HashMap::new(), bytes: 0, shares: self.clone() }
+        StateCache { values: HashMap::default(), bytes: 0, shares: self.clone() }
     }
 
     fn bytes(&self) -> usize {
@@ -38,7 +40,7 @@ impl Shares {
 
 /// Values as they are durable; `None` for keys that have none.
 pub struct StateCache {
-    values: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    values: HashMap<Vec<u8>, Option<Vec<u8>>, RandomState>,
     bytes: usize,
     shares: Shares,
 }
@@ -55,7 +57,7 @@ impl StateCache {
         // Everything is forgotten at once: keeping order of use would cost more on every hit than
         // reading the hot values again does now and then.
         if self.bytes + bytes > self.shares.bytes() {
-            self.values = HashMap::new();
+            self.values = HashMap::default();
             self.bytes = 0;
         }
         self.bytes += bytes;
@@ -68,8 +70,8 @@ impl StateCache {
     }
 
     /// Remembers what a step has committed.
-    pub fn commit(&mut self, writes: Writes) {
-        for (key, value) in writes {
+    pub fn commit(&mut self, changes: Changes) {
+        for (key, value) in changes.into_values() {
             self.put(key, value);
         }
     }

@@ -29,6 +29,7 @@ use fjall::{Readable, Snapshot};
 
 use crate::{
     cache::StateCache,
+    changes::Changes,
     codec::{
         self, CONTENT_BYTES_MAX, CommitRow, CursorRow, RecordView, TapeRow, TraceRow, UndoHead,
         UndoRow, VersionRow, seal, seal_row, unseal_row,
@@ -45,7 +46,7 @@ use crate::{
     store::{Core, LaneHold, StorageError},
     trace::Trace,
     types::{BlockRef, Digest, LaneId, Offset, Revert},
-    writer::{Batch, SizeError},
+    writer::{Batch, SizeError, Submitted},
 };
 
 /// Longest key of a module.
@@ -259,6 +260,22 @@ pub struct Lane {
     undoable: VecDeque<StoredUndo>,
     remembered: StateCache,
     outbox: Outbox,
+    /// Whether steps are written while the next one is computed.
+    is_behind: bool,
+    in_flight: Option<InFlight>,
+}
+
+/// A step on its way to the disk.
+struct InFlight {
+    changes: Changes,
+    submitted: Submitted,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // Another holder must find what this one has done.
+        self.flush();
+    }
 }
 
 impl Lane {
@@ -273,8 +290,19 @@ impl Lane {
         let KnownLane { number, role, outbox, cursor, .. } = known;
         let cursor = cursor.unwrap_or_default();
         let outbox = Outbox::open(core.clone(), journal.clone(), hold.id.clone(), outbox)?;
-        let mut lane =
-            Lane { core, journal, hold, number, role, cursor, undoable, remembered, outbox };
+        let mut lane = Lane {
+            core,
+            journal,
+            hold,
+            number,
+            role,
+            cursor,
+            undoable,
+            remembered,
+            outbox,
+            is_behind: false,
+            in_flight: None,
+        };
         lane.load_undo()?;
         Ok(lane)
     }
@@ -355,21 +383,15 @@ impl Lane {
         } else {
             self.journal.core().snapshot()
         };
-        let before = LaneSnapshot::new(
-            self.core.keyspaces.clone(),
-            snapshot,
-            self.number,
-            self.outbox.number(),
-            self.cursor.clone(),
-        );
+        let before = self.snapshot_of(snapshot);
         Step {
             cursor: self.cursor.clone(),
             lane: self,
             tail,
             before,
             records,
-            changes: Writes::new(),
-            changed_bytes: 0,
+            changes: Changes::default(),
+            other_bytes: 0,
             undo: Vec::new(),
             undo_bytes: 0,
             undo_written: 0,
@@ -383,6 +405,43 @@ impl Lane {
             record: RecordTotals::default(),
             fuel: 0,
             is_rehearsal: false,
+        }
+    }
+
+    fn snapshot(&self) -> LaneSnapshot {
+        self.snapshot_of(self.core.snapshot())
+    }
+
+    fn snapshot_of(&self, snapshot: Snapshot) -> LaneSnapshot {
+        LaneSnapshot::new(
+            self.core.keyspaces.clone(),
+            snapshot,
+            self.number,
+            self.outbox.number(),
+            self.cursor.clone(),
+        )
+    }
+
+    /// The value of a key as its steps have left it, when that is known without looking it up.
+    fn known(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        let in_flight = self.in_flight.as_ref().and_then(|step| step.changes.get(key));
+        in_flight.or_else(|| self.remembered.get(key))
+    }
+
+    /// Lets a replay compute the next step while the one before it is being written: a kill then
+    /// takes back up to two steps instead of one.
+    ///
+    /// What others see of the lane lags behind by that step, until [`Lane::flush`].
+    pub fn write_behind(&mut self) {
+        assert!(self.is_replay(), "what a live lane has committed is durable");
+        self.is_behind = true;
+    }
+
+    /// When this returns, every step survives a power cut.
+    pub fn flush(&mut self) {
+        if let Some(InFlight { changes, submitted }) = self.in_flight.take() {
+            submitted.wait();
+            self.remembered.commit(changes);
         }
     }
 
@@ -400,6 +459,8 @@ impl Lane {
 
     /// Takes a live lane's place, with its outbox.
     pub(crate) fn become_live(&mut self, outbox: Outbox) {
+        self.flush();
+        self.is_behind = false;
         self.role = Role::Live;
         self.outbox = outbox;
     }
@@ -418,8 +479,9 @@ pub struct Step<'l> {
     records: Snapshot,
     cursor: Cursor,
     /// What its records have changed so far.
-    changes: Writes,
-    changed_bytes: usize,
+    changes: Changes,
+    /// What else it has to write: tape, effects, traces.
+    other_bytes: usize,
     /// Undo of this step's own records, oldest first.
     undo: Vec<Undo>,
     undo_bytes: usize,
@@ -528,7 +590,7 @@ impl Step<'_> {
 
     /// Whether the step should be committed before it takes another record.
     pub fn is_full(&self) -> bool {
-        self.changed_bytes >= STEP_BYTES_ENOUGH
+        self.changes.bytes() + self.other_bytes >= STEP_BYTES_ENOUGH
     }
 
     /// The value under a key, with the step's own changes.
@@ -536,8 +598,8 @@ impl Step<'_> {
         if let Some(changed) = self.changes.get(key) {
             return Ok(changed.clone());
         }
-        if let Some(remembered) = self.lane.remembered.get(key) {
-            return Ok(remembered.clone());
+        if let Some(known) = self.lane.known(key) {
+            return Ok(known.clone());
         }
         let value = self.before.get(key)?;
         self.lane.remembered.put(key.to_vec(), value.clone());
@@ -547,19 +609,16 @@ impl Step<'_> {
     /// At most `limit` entries whose keys start with `prefix` and come after `after`, in key
     /// order, with the step's own changes.
     pub fn list(
-        &self,
+        &mut self,
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Entry>, StorageError> {
+        self.see_what_was_committed();
         let mut stored = self.before.entries(prefix, after).peekable();
         let start = after.filter(|after| *after >= prefix).unwrap_or(prefix);
-        let mut ours = self
-            .changes
-            .range(start.to_vec()..)
-            .filter(|(key, _)| after != Some(key))
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .peekable();
+        let ours = self.changes.from(start, prefix);
+        let mut ours = ours.filter(|(key, _)| after != Some(key.as_slice())).peekable();
         let mut page = Vec::new();
         while page.len() < limit {
             let stored_key = match stored.peek() {
@@ -630,7 +689,7 @@ impl Step<'_> {
     /// Remembers what the handling of a record took. Only replays do; others forget it.
     pub fn trace(&mut self, trace: Trace) {
         if matches!(self.lane.role, Role::Replay { .. }) {
-            self.changed_bytes += TRACE_BYTES;
+            self.other_bytes += TRACE_BYTES;
             self.traces.push(trace);
         }
     }
@@ -672,13 +731,13 @@ impl Step<'_> {
             }
         }
         for entry in applied.tape {
-            self.changed_bytes += entry.answer.len() + ROW_OVERHEAD_BYTES;
+            self.other_bytes += entry.answer.len() + ROW_OVERHEAD_BYTES;
             let call = self.record.reads;
             self.record.reads += 1;
             self.tape.push((offset, TapeEntry { call, ..entry }));
         }
         for effect in applied.effects {
-            self.changed_bytes += outbox::effect_bytes(&effect);
+            self.other_bytes += outbox::effect_bytes(&effect);
             let id = EffectId { offset, index: self.record.effects };
             self.record.effects += 1;
             self.effects.push((id, block, effect));
@@ -793,7 +852,7 @@ impl Step<'_> {
 
     /// Whether a rehearsal has come to the state the lane has, and the first key that is another.
     pub fn first_difference(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        for (key, value) in &self.changes {
+        for (key, value) in self.changes.sorted() {
             if self.before.get(key)? != *value {
                 return Ok(Some(key.clone()));
             }
@@ -827,10 +886,18 @@ impl Step<'_> {
         };
         taken_back.write(&self.lane.core.keyspaces, outbox.number(), &mut batch)?;
         let mark = Mark::Lane(self.lane.number, self.cursor.commit);
-        self.lane.core.writer.commit(batch, Some(mark));
+        let submitted = self.lane.core.writer.submit(batch, Some(mark));
         let changes_outbox = self.taken_back_above.is_some() || !self.effects.is_empty();
+        if !self.lane.is_behind {
+            submitted.wait();
+            self.lane.in_flight = None;
+            self.lane.remembered.commit(self.changes);
+        } else {
+            self.lane.flush();
+            self.lane.in_flight = Some(InFlight { changes: self.changes, submitted });
+        }
         taken_back.carry_out(&mut held);
-        let is_live = !self.is_replay();
+        let is_live = !self.lane.is_replay();
         for (id, block, effect) in self.effects.iter().filter(|_| is_live) {
             held.insert(*id, OutboxEntry::waiting(*id, *block, effect));
         }
@@ -842,18 +909,25 @@ impl Step<'_> {
         undoable.truncate(undoable.len() - self.undone);
         undoable.extend(self.undo.iter().map(Undo::stored));
         undoable.drain(..pruned);
-        self.lane.remembered.commit(self.changes);
         self.lane.cursor = self.cursor.clone();
         Ok(self.cursor)
+    }
+
+    /// Waits for the step before this one, if it is not durable yet, and looks at the store anew.
+    fn see_what_was_committed(&mut self) {
+        if self.lane.in_flight.is_some() {
+            self.lane.flush();
+            self.before = self.lane.snapshot();
+        }
     }
 
     /// The sum of the state that the step's changes lead to.
     fn state_after(&self) -> Result<StateSum, StorageError> {
         let mut state = self.lane.cursor.state;
-        for (key, value) in &self.changes {
+        for (key, value) in self.changes.iter() {
             let read;
-            let previous = match self.lane.remembered.get(key) {
-                Some(remembered) => remembered,
+            let previous = match self.lane.known(key) {
+                Some(known) => known,
                 None => {
                     read = self.before.get(key)?;
                     &read
@@ -870,8 +944,7 @@ impl Step<'_> {
     }
 
     fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.changed_bytes += row_bytes(&key, value.as_ref());
-        self.changes.insert(key, value);
+        self.changes.put(key, value);
     }
 
     fn is_reachable_by_reorg(&self, number: u64) -> bool {
@@ -959,8 +1032,9 @@ impl Step<'_> {
         self.load_undo(stored).map(Some)
     }
 
-    fn load_undo(&self, stored: StoredUndo) -> Result<Undo, StorageError> {
+    fn load_undo(&mut self, stored: StoredUndo) -> Result<Undo, StorageError> {
         let StoredUndo { offset, number, .. } = stored;
+        self.see_what_was_committed();
         let damaged = || StorageError::damaged(format!("the undo of record {offset}"));
         let mut undo = Undo { offset, number, digest: Digest::ZERO, previous: Vec::new() };
         let prefix = codec::undo_prefix(self.lane.number, self.cursor.generation, offset);
@@ -1007,7 +1081,7 @@ impl Step<'_> {
         let keyspaces = &self.lane.core.keyspaces;
         let (lane, generation) = (self.lane.number, self.cursor.generation);
         let mut batch = Batch::default();
-        for (key, value) in &self.changes {
+        for (key, value) in self.changes.sorted() {
             let key = codec::state_key(lane, generation, key);
             match value {
                 Some(value) => {

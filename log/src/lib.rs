@@ -12,6 +12,7 @@
 extern crate self as shepherd_log;
 
 mod cache;
+mod changes;
 mod checks;
 mod codec;
 mod deliveries;

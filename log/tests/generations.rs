@@ -41,7 +41,10 @@ fn a_replay_computes_the_same_in_a_store_of_its_own() {
         // The replay's process starts again after every few steps.
         let store = open(replay_dir.path());
         let mut replay = store.replay_lane(&id(), &journal, Offset::START).unwrap();
-        for _ in 0..3 {
+        if rng.random_bool(0.7) {
+            replay.write_behind();
+        }
+        for _ in 0..rng.random_range(1..6) {
             if replay.cursor().next < journal.tail().offset {
                 step(&mut replay, rng.random_range(1..9));
             }

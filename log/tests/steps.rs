@@ -195,7 +195,7 @@ fn a_list_shows_the_steps_own_changes_in_key_order() {
     let writes = put(&[("a/2", Some("2")), ("a/3", None), ("a/5", Some("five")), ("c", Some("y"))]);
     step.apply(block_ref(1, 0), Applied { writes, ..Applied::default() }).unwrap();
     step.get(b"a/4").unwrap();
-    let list = |prefix: &str, after: Option<&str>, limit| -> Vec<(String, String)> {
+    let mut list = |prefix: &str, after: Option<&str>, limit| -> Vec<(String, String)> {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         step.list(prefix.as_bytes(), after.map(str::as_bytes), limit)
             .unwrap()
