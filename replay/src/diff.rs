@@ -14,14 +14,16 @@
 mod effects;
 mod first;
 mod fuel;
+mod retold;
 mod text;
 
 use std::{collections::BTreeSet, iter::Peekable, ops::Range, path::Path, str::FromStr};
 
 use serde::Serialize;
-use shepherd_dispatch::Venue;
 use shepherd_host::BoundModule;
-use shepherd_log::{BlockRef, Journal, LaneId, LaneSnapshot, Offset, StorageError, Trace};
+use shepherd_log::{
+    BlockRef, Journal, LaneId, LaneSnapshot, ModuleName, Offset, StorageError, Trace,
+};
 
 pub use effects::{EffectDifference, EffectTotals, OutcomeCount};
 pub use first::{AnswerDifference, First, Look, ValueDifference};
@@ -30,6 +32,7 @@ pub use fuel::{FuelOfSide, FuelTotals};
 use crate::{
     explain::{BlockSeen, Changes, shown},
     run::{Run, RunError},
+    venue::Rules,
 };
 
 use effects::EffectsOf;
@@ -55,11 +58,24 @@ pub struct Again<'s> {
     pub journal: Journal,
     /// The first record.
     pub from: Offset,
-    /// Who settled its effects, as it was before the first record; without one, outcomes are the
-    /// journal's records and reads are answered from the run's own tape.
-    pub venue: Option<&'s mut dyn Venue>,
-    /// A directory for it. One that an earlier comparison left is gone on with.
+    /// Who said what came of its effects. Reads are answered from the run's own tape.
+    pub settled: SettledBy,
+    /// A directory for it. One that an earlier comparison of this run left is gone on with.
     pub dir: &'s Path,
+}
+
+/// Who said what came of a run's effects.
+#[derive(Clone, Debug)]
+pub enum SettledBy {
+    /// The journal's records, as live.
+    Journal,
+    /// What really happened, and rules, as in a backtest.
+    Venue {
+        /// The module whose effects in the journal are those of the backtested one.
+        recorded_as: ModuleName,
+        /// The rules.
+        rules: Rules,
+    },
 }
 
 /// In what two runs may differ.
@@ -276,8 +292,8 @@ pub fn diff(
     let ended_apart = of_a.cursor().next != of_b.cursor().next;
     let state_decides = compare.decides.contains(&Aspect::State);
     let differs = |seen: &AspectSeen| seen.decides && seen.records > 0;
-    let is_same =
-        !aspects.iter().any(differs) && !(state_decides && state.differs()) && !ended_apart;
+    let is_different =
+        ended_apart || aspects.iter().any(differs) || (state_decides && state.differs());
     let ran = |side: &Side<'_>, snapshot: &LaneSnapshot, handled| Ran {
         name: side.name.clone(),
         lane: side.lane.to_string(),
@@ -286,7 +302,7 @@ pub fn diff(
         handled,
     };
     Ok(Differences {
-        is_same,
+        is_same: !is_different,
         sides: Sides { a: ran(a, &of_a, pass.handled.a), b: ran(b, &of_b, pass.handled.b) },
         from: records.start.get(),
         end: records.end.get(),

@@ -14,9 +14,10 @@
 mod asked;
 mod fate;
 mod handling;
-mod known;
+pub(crate) mod known;
 mod occasion;
 pub(crate) mod shown;
+mod signature;
 pub(crate) mod text;
 mod wish;
 

@@ -31,9 +31,9 @@ mod versions;
 mod what_if;
 mod window;
 
-pub use diff::diff;
 pub use backtest::{Backtest, BacktestError, History, backtest, outside_of};
 pub use cache::{CacheError, ReadCache};
+pub use diff::diff;
 pub use drive::{Drive, Ended, Outside, Progress, drive, drive_in_steps};
 pub use explain::explain;
 pub use miss::{Miss, MissCause};

@@ -3,17 +3,20 @@
 use std::{collections::BTreeMap, error::Error};
 
 use serde::Serialize;
-use shepherd_log::{LaneSnapshot, Offset, StorageError, Trace};
+use shepherd_dispatch::Runner;
+use shepherd_log::{LaneId, LaneSnapshot, Offset, StorageError, Trace};
 
 use crate::{
     diff::{
-        Again, Aspect, AspectSeen, Compare, DiffError, Found, Place, Side, Sides,
-        effects::{EffectDifference, EffectsOf},
+        Again, Aspect, AspectSeen, Compare, DiffError, Found, Place, SettledBy, Side, Sides,
+        effects::{self, EffectDifference, EffectsOf},
+        retold::Retold,
     },
     drive::Outside,
     explain::{Change, Handling, Question, in_words, watch},
     run::Run,
     tape::FromTape,
+    venue::SimulatedVenue,
 };
 
 /// The first record at which two runs differ.
@@ -109,7 +112,7 @@ pub(super) fn look(
         place,
         kind,
         handled: Sides { a: traces.a.is_some(), b: traces.b.is_some() },
-        effects: effects(record, &traces, of_a, of_b, compare.listed_max)?,
+        effects: asked_otherwise(record, &traces, of_a, of_b, compare.listed_max)?,
         fuel: Sides { a: fuel(&traces.a), b: fuel(&traces.b) },
         state: cut(state),
         reads,
@@ -142,11 +145,11 @@ fn again(side: &mut Side<'_>, record: Offset, trace: Option<&Trace>) -> Result<H
 
 fn run_again(
     ran: &Run,
-    lane: &shepherd_log::LaneId,
+    lane: &LaneId,
     again: &mut Again<'_>,
     record: Offset,
 ) -> Result<Handling, Box<dyn Error>> {
-    let spec = serde_json::json!({ "what": "diff", "of": ran.spec(), "record": record.get() });
+    let spec = serde_json::json!({ "what": "diff", "of": ran.spec() });
     let run = match Run::open(again.dir, &spec)? {
         // One that has passed the record is of no use.
         run if run.store().lane_snapshot(lane)?.is_some_and(|at| record < at.cursor().next) => {
@@ -155,17 +158,23 @@ fn run_again(
         run => run,
     };
     let replayed = run.lane(lane, &again.journal, again.from)?;
-    let module = again.module.clone();
+    let mut runner = Runner::new(replayed, again.module.clone());
     let mut tape = FromTape::new(ran.snapshot(lane)?);
-    let outside = match &mut again.venue {
-        Some(venue) => Outside::Venue(&mut **venue),
-        None => Outside::Tape(&mut tape),
+    let handling = match &again.settled {
+        SettledBy::Journal => watch(&run, &mut runner, record, Outside::Tape(&mut tape))?,
+        SettledBy::Venue { recorded_as, rules } => {
+            let (journal, rules) = (again.journal.clone(), rules.clone());
+            let mut venue = SimulatedVenue::new(journal, recorded_as, lane.module.clone(), rules)?;
+            venue.resume(&run.snapshot(lane)?)?;
+            let mut retold = Retold::new(tape, venue);
+            watch(&run, &mut runner, record, Outside::Venue(&mut retold))?
+        }
     };
-    let mut runner = shepherd_dispatch::Runner::new(replayed, module);
-    Ok(watch(&run, &mut runner, record, outside)?)
+    Ok(handling)
 }
 
-fn effects(
+/// Effects of a record that are not asked for alike.
+fn asked_otherwise(
     record: Offset,
     traces: &Sides<Option<Trace>>,
     of_a: &LaneSnapshot,
@@ -178,7 +187,7 @@ fn effects(
     let (of_a, mut of_b) = (of(of_a, &traces.a)?, of(of_b, &traces.b)?);
     let mut differences = Vec::new();
     for a in &of_a {
-        let same = |b: &super::effects::Asked| b.effect.key == a.effect.key;
+        let same = |b: &effects::Asked| b.effect.key == a.effect.key;
         match of_b.iter().position(same) {
             Some(position) => {
                 let b = of_b.remove(position);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use shepherd_log::{
-    EffectId, EffectKey, EffectResult, Journal, LaneId, LaneSnapshot, OutboxState, Outcome,
+    EffectId, EffectKey, EffectResult, Journal, LaneId, LaneSnapshot, Offset, OutboxState, Outcome,
     ReadError,
 };
 
@@ -71,7 +71,7 @@ pub(super) fn of(
         record: None,
         block: None,
         blocks_later: None,
-        taken_back_by: taken_back_by.map(|revert| revert.get()),
+        taken_back_by: taken_back_by.map(Offset::get),
     };
     match journal.outcome_of(&lane.module, effect) {
         Ok(Some((record, outcome))) => {

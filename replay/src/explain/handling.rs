@@ -102,7 +102,7 @@ pub enum Missing {
     },
     /// A version of the module is not at hand, or the lane cannot be run again as it ran.
     #[error("the lane cannot be run again up to the record")]
-    Run(#[source] VersionError),
+    Run(#[source] Box<VersionError>),
     /// The module was not called for the record.
     #[error("the module was not called for record {0}")]
     NotCalled(Offset),
@@ -139,15 +139,26 @@ pub(super) fn of(
         return Ok(Err(Missing::Trimmed { trimmed_to: start }));
     }
     fs::create_dir_all(kept.runs()).map_err(failed(&kept.runs()))?;
-    let run = Run::open(&kept.run(number), &kept.spec)?;
-    let handled = handle(place, &versions, &run, load, progress, interrupted)?;
-    let stands = run.snapshot(place.lane)?.cursor().next;
-    kept.write(&kept.next_file(number), stands.to_string().as_bytes())?;
+    let mut run = Run::open(&kept.run(number), &kept.spec)?;
+    if stands(&run, place.lane)? > place.record {
+        run = run.begin_again()?;
+    }
+    let handled = handle(place, &versions, &run, load, progress, interrupted);
+    // However it ended: what was passed is there for the next time.
+    let next = stands(&run, place.lane)?;
+    kept.write(&kept.next_file(number), next.to_string().as_bytes())?;
+    let handled = handled?;
     if let Ok(handling) = &handled {
         let text = serde_json::to_vec(handling).expect("text and numbers");
         kept.write(&kept.handling_file(place.record), &text)?;
     }
     Ok(handled)
+}
+
+/// Where a run stands.
+fn stands(run: &Run, lane: &LaneId) -> Result<Offset, StorageError> {
+    let snapshot = run.store().lane_snapshot(lane)?;
+    Ok(snapshot.map_or(Offset::START, |snapshot| snapshot.cursor().next))
 }
 
 fn handle(
@@ -171,7 +182,7 @@ fn handle(
             return Err(ExplainError::Interrupted { next, wanted: record });
         }
         Err(VersionError::Stop(Stop::Storage(error))) => return Err(error.into()),
-        Err(error) => return Ok(Err(Missing::Run(error))),
+        Err(error) => return Ok(Err(Missing::Run(Box::new(error)))),
     }
     let replayed = versioned.into_lane();
     if replayed.cursor().next != record {
@@ -179,13 +190,13 @@ fn handle(
     }
     let module = match version_of(known, lane, load) {
         Ok(module) => module,
-        Err(error) => return Ok(Err(Missing::Run(error))),
+        Err(missing) => return Ok(Err(missing)),
     };
     let mut runner = Runner::new(replayed, module);
     match watch(run, &mut runner, record, Outside::Tape(&mut reads)) {
         Ok(handling) => Ok(Ok(handling)),
         Err(WatchError::Stop(Stop::Storage(error))) => Err(error.into()),
-        Err(WatchError::Stop(stop)) => Ok(Err(Missing::Run(stop.into()))),
+        Err(WatchError::Stop(stop)) => Ok(Err(Missing::Run(Box::new(stop.into())))),
         Err(WatchError::NotCalled(record)) => Ok(Err(Missing::NotCalled(record))),
         Err(WatchError::PassedOver(record)) => Ok(Err(Missing::PassedOver(record))),
         Err(WatchError::Run(error)) => Err(error.into()),
@@ -276,11 +287,15 @@ pub(super) fn version_of(
     known: &[(Offset, LaneVersion)],
     lane: &LaneId,
     load: &mut LoadVersion<'_>,
-) -> Result<BoundModule, VersionError> {
+) -> Result<BoundModule, Missing> {
     let lane = lane.clone();
-    let Some((from, version)) = known.last() else { return Err(VersionError::Unknown { lane }) };
+    let missing = |error| Missing::Run(Box::new(error));
+    let Some((from, version)) = known.last() else {
+        return Err(missing(VersionError::Unknown { lane }));
+    };
     let (from, version) = (*from, *version);
-    load(&version, &lane).map_err(|source| VersionError::Load { lane, version, from, source })
+    load(&version, &lane)
+        .map_err(|source| missing(VersionError::Load { lane, version, from, source }))
 }
 
 impl Place<'_> {
@@ -356,10 +371,10 @@ impl Kept {
             if !self.run(number).exists() {
                 return Ok(nearest.unwrap_or((number, Offset::START)));
             }
-            // Without a number the run was killed: nobody knows where it stands.
+            // A run that was killed may have come further. That shows when it is opened.
             let stands = fs::read_to_string(self.next_file(number)).ok();
             let stands = stands.and_then(|text| text.parse().ok()).map(Offset::new);
-            let stands = stands.unwrap_or(Offset::new(u64::MAX));
+            let stands = stands.unwrap_or(Offset::START);
             if stands <= record && nearest.is_none_or(|(_, next)| next < stands) {
                 nearest = Some((number, stands));
             }

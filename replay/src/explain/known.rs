@@ -15,70 +15,73 @@ use alloy_json_abi::{Error, Event, EventParam, Function, Param};
 use alloy_primitives::{Address, B256, Selector, address};
 use serde::{Deserialize, Serialize};
 
-use crate::explain::shown::{hex_cut, time};
+use crate::explain::{
+    shown::{hex_cut, time},
+    signature,
+};
 
 const EVENTS: [&str; 13] = [
-    "event ConditionalOrderCreated(address indexed owner, (address handler, bytes32 salt, bytes staticInput) params)",
-    "event MerkleRootSet(address indexed owner, bytes32 root, (uint256 location, bytes data) proof)",
-    "event SwapGuardSet(address indexed owner, address swapGuard)",
-    "event OrderPlacement(address indexed sender, (address sellToken, address buyToken, address receiver, uint256 sellAmount, uint256 buyAmount, uint32 validTo, bytes32 appData, uint256 feeAmount, bytes32 kind, bool partiallyFillable, bytes32 sellTokenBalance, bytes32 buyTokenBalance) order, (uint8 scheme, bytes data) signature, bytes data)",
-    "event OrderInvalidation(bytes orderUid)",
-    "event OrderRefund(bytes orderUid, address indexed refunder)",
-    "event Trade(address indexed owner, address sellToken, address buyToken, uint256 sellAmount, uint256 buyAmount, uint256 feeAmount, bytes orderUid)",
-    "event Settlement(address indexed solver)",
-    "event OrderInvalidated(address indexed owner, bytes orderUid)",
-    "event PreSignature(address indexed owner, bytes orderUid, bool signed)",
+    "ConditionalOrderCreated(address indexed owner, (address handler, bytes32 salt, bytes staticInput) params)",
+    "MerkleRootSet(address indexed owner, bytes32 root, (uint256 location, bytes data) proof)",
+    "SwapGuardSet(address indexed owner, address swapGuard)",
+    "OrderPlacement(address indexed sender, (address sellToken, address buyToken, address receiver, uint256 sellAmount, uint256 buyAmount, uint32 validTo, bytes32 appData, uint256 feeAmount, bytes32 kind, bool partiallyFillable, bytes32 sellTokenBalance, bytes32 buyTokenBalance) order, (uint8 scheme, bytes data) signature, bytes data)",
+    "OrderInvalidation(bytes orderUid)",
+    "OrderRefund(bytes orderUid, address indexed refunder)",
+    "Trade(address indexed owner, address sellToken, address buyToken, uint256 sellAmount, uint256 buyAmount, uint256 feeAmount, bytes orderUid)",
+    "Settlement(address indexed solver)",
+    "OrderInvalidated(address indexed owner, bytes orderUid)",
+    "PreSignature(address indexed owner, bytes orderUid, bool signed)",
     // Of ERC-20, and with one topic more of ERC-721.
-    "event Transfer(address indexed from, address indexed to, uint256 value)",
-    "event Transfer(address indexed from, address indexed to, uint256 indexed tokenId)",
-    "event Approval(address indexed owner, address indexed spender, uint256 value)",
+    "Transfer(address indexed from, address indexed to, uint256 value)",
+    "Transfer(address indexed from, address indexed to, uint256 indexed tokenId)",
+    "Approval(address indexed owner, address indexed spender, uint256 value)",
 ];
 
 const ORDER: &str = "(address sellToken, address buyToken, address receiver, uint256 sellAmount, uint256 buyAmount, uint32 validTo, bytes32 appData, uint256 feeAmount, bytes32 kind, bool partiallyFillable, bytes32 sellTokenBalance, bytes32 buyTokenBalance)";
 
 /// Functions, with what they return where that is worth decoding. `ORDER` stands for the struct.
 const FUNCTIONS: [&str; 22] = [
-    "function getTradeableOrderWithSignature(address owner, (address handler, bytes32 salt, bytes staticInput) params, bytes offchainInput, bytes32[] proof) returns (ORDER order, bytes signature)",
-    "function getTradeableOrder(address owner, address sender, bytes32 ctx, bytes staticInput, bytes offchainInput) returns (ORDER order)",
-    "function singleOrders(address owner, bytes32 order) returns (bool authorised)",
-    "function cabinet(address owner, bytes32 order) returns (bytes32 value)",
-    "function roots(address owner) returns (bytes32 root)",
-    "function swapGuards(address owner) returns (address guard)",
-    "function hash((address handler, bytes32 salt, bytes staticInput) params) returns (bytes32 order)",
-    "function domainSeparator() returns (bytes32 separator)",
-    "function isValidSignature(bytes32 hash, bytes signature) returns (bytes4 magic)",
-    "function orders(bytes32 hash) returns (address owner, uint32 validTo)",
-    "function preSignature(bytes orderUid) returns (uint256 signed)",
-    "function filledAmount(bytes orderUid) returns (uint256 amount)",
-    "function latestRoundData() returns (uint80 roundId, int256 answer, uint256 startedAt, uint256 updatedAt, uint80 answeredInRound)",
-    "function decimals() returns (uint8 decimals)",
-    "function balanceOf(address holder) returns (uint256 balance)",
-    "function allowance(address owner, address spender) returns (uint256 amount)",
-    "function totalSupply() returns (uint256 supply)",
-    "function supportsInterface(bytes4 interfaceId) returns (bool supported)",
-    "function aggregate3((address target, bool allowFailure, bytes callData)[] calls) returns ((bool success, bytes returnData)[] results)",
-    "function aggregate3Value((address target, bool allowFailure, uint256 value, bytes callData)[] calls) returns ((bool success, bytes returnData)[] results)",
-    "function setPreSignature(bytes orderUid, bool signed)",
-    "function invalidateOrder(bytes orderUid)",
+    "getTradeableOrderWithSignature(address owner, (address handler, bytes32 salt, bytes staticInput) params, bytes offchainInput, bytes32[] proof) → (ORDER order, bytes signature)",
+    "getTradeableOrder(address owner, address sender, bytes32 ctx, bytes staticInput, bytes offchainInput) → (ORDER order)",
+    "singleOrders(address owner, bytes32 order) → (bool authorised)",
+    "cabinet(address owner, bytes32 order) → (bytes32 value)",
+    "roots(address owner) → (bytes32 root)",
+    "swapGuards(address owner) → (address guard)",
+    "hash((address handler, bytes32 salt, bytes staticInput) params) → (bytes32 order)",
+    "domainSeparator() → (bytes32 separator)",
+    "isValidSignature(bytes32 hash, bytes signature) → (bytes4 magic)",
+    "orders(bytes32 hash) → (address owner, uint32 validTo)",
+    "preSignature(bytes orderUid) → (uint256 signed)",
+    "filledAmount(bytes orderUid) → (uint256 amount)",
+    "latestRoundData() → (uint80 roundId, int256 answer, uint256 startedAt, uint256 updatedAt, uint80 answeredInRound)",
+    "decimals() → (uint8 decimals)",
+    "balanceOf(address holder) → (uint256 balance)",
+    "allowance(address owner, address spender) → (uint256 amount)",
+    "totalSupply() → (uint256 supply)",
+    "supportsInterface(bytes4 interfaceId) → (bool supported)",
+    "aggregate3((address target, bool allowFailure, bytes callData)[] calls) → ((bool success, bytes returnData)[] results)",
+    "aggregate3Value((address target, bool allowFailure, uint256 value, bytes callData)[] calls) → ((bool success, bytes returnData)[] results)",
+    "setPreSignature(bytes orderUid, bool signed)",
+    "invalidateOrder(bytes orderUid)",
 ];
 
 const ERRORS: [&str; 16] = [
-    "error ProofNotAuthed()",
-    "error SingleOrderNotAuthed()",
-    "error SwapGuardRestricted()",
-    "error InvalidHandler()",
-    "error InvalidFallbackHandler()",
-    "error InterfaceNotSupported()",
-    "error OrderNotValid(string reason)",
-    "error PollTryNextBlock(string reason)",
-    "error PollNever(string reason)",
-    "error PollTryAtBlock(uint256 blockNumber, string reason)",
-    "error PollTryAtEpoch(uint256 timestamp, string reason)",
-    "error Error(string reason)",
-    "error Panic(uint256 code)",
-    "error OrderIsAlreadyOwned(bytes32 orderHash)",
-    "error OrderIsAlreadyExpired()",
-    "error IncorrectEthAmount()",
+    "ProofNotAuthed()",
+    "SingleOrderNotAuthed()",
+    "SwapGuardRestricted()",
+    "InvalidHandler()",
+    "InvalidFallbackHandler()",
+    "InterfaceNotSupported()",
+    "OrderNotValid(string reason)",
+    "PollTryNextBlock(string reason)",
+    "PollNever(string reason)",
+    "PollTryAtBlock(uint256 blockNumber, string reason)",
+    "PollTryAtEpoch(uint256 timestamp, string reason)",
+    "Error(string reason)",
+    "Panic(uint256 code)",
+    "OrderIsAlreadyOwned(bytes32 orderHash)",
+    "OrderIsAlreadyExpired()",
+    "IncorrectEthAmount()",
 ];
 
 /// The same on every chain that Shepherd knows.
@@ -102,11 +105,11 @@ const STOP_LOSS: Address = address!("0x412c36e5011cd2517016d243a2dfb37f73a242e7"
 const STATIC_INPUTS: [(Address, &str); 2] = [
     (
         TWAP,
-        "function twap(address sellToken, address buyToken, address receiver, uint256 partSellAmount, uint256 minPartLimit, uint256 t0, uint256 n, uint256 t, uint256 span, bytes32 appData)",
+        "twap(address sellToken, address buyToken, address receiver, uint256 partSellAmount, uint256 minPartLimit, uint256 t0, uint256 n, uint256 t, uint256 span, bytes32 appData)",
     ),
     (
         STOP_LOSS,
-        "function stopLoss((address sellToken, address buyToken, uint256 sellAmount, uint256 buyAmount, bytes32 appData, address receiver, bool isSellOrder, bool isPartiallyFillable, uint32 validTo, address sellTokenPriceOracle, address buyTokenPriceOracle, int256 strike, uint256 maxTimeSinceLastOracleUpdate) order)",
+        "stopLoss((address sellToken, address buyToken, uint256 sellAmount, uint256 buyAmount, bytes32 appData, address receiver, bool isSellOrder, bool isPartiallyFillable, uint32 validTo, address sellTokenPriceOracle, address buyTokenPriceOracle, int256 strike, uint256 maxTimeSinceLastOracleUpdate) order)",
     ),
 ];
 
@@ -123,9 +126,9 @@ const HASHED: [(&str, &str); 5] = [
 const TIMES: [&str; 6] = ["validTo", "startedAt", "updatedAt", "t0", "timestamp", "expires"];
 
 static EVENTS_BY_TOPICS: LazyLock<BTreeMap<(B256, usize), Event>> = LazyLock::new(|| {
-    let parse = |text: &&str| Event::parse(text).expect("the tables are checked by a test");
     let topics = |event: &Event| 1 + event.inputs.iter().filter(|input| input.indexed).count();
-    EVENTS.iter().map(parse).map(|event| ((event.selector(), topics(&event)), event)).collect()
+    let events = EVENTS.iter().map(|text| signature::event(text));
+    events.map(|event| ((event.selector(), topics(&event)), event)).collect()
 });
 
 static FUNCTIONS_BY_SELECTOR: LazyLock<BTreeMap<Selector, Function>> = LazyLock::new(|| {
@@ -133,13 +136,12 @@ static FUNCTIONS_BY_SELECTOR: LazyLock<BTreeMap<Selector, Function>> = LazyLock:
 });
 
 static ERRORS_BY_SELECTOR: LazyLock<BTreeMap<Selector, Error>> = LazyLock::new(|| {
-    let parse = |text: &&str| Error::parse(text).expect("the tables are checked by a test");
-    ERRORS.iter().map(parse).map(|error| (error.selector(), error)).collect()
+    let errors = ERRORS.iter().map(|text| signature::error(text));
+    errors.map(|error| (error.selector(), error)).collect()
 });
 
 fn function(text: &str) -> Function {
-    let text = text.replace("ORDER", ORDER);
-    Function::parse(&text).expect("the tables are checked by a test")
+    signature::function(&text.replace("ORDER", ORDER))
 }
 
 /// Something with a name and arguments: an event, a call, what it returned, an error.
@@ -291,6 +293,9 @@ mod tests {
         assert_eq!(EVENTS_BY_TOPICS.len(), EVENTS.len());
         assert_eq!(FUNCTIONS_BY_SELECTOR.len(), FUNCTIONS.len());
         assert_eq!(ERRORS_BY_SELECTOR.len(), ERRORS.len());
+        for (_, text) in STATIC_INPUTS {
+            assert!(!function(text).inputs.is_empty());
+        }
         for (topic, topics, name) in [
             (
                 b256!("2cceac5555b0ca45a3744ced542f54b56ad2eb45e521962372eef212a2cbf361"),

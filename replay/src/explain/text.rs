@@ -212,14 +212,35 @@ fn write_handling(f: &mut fmt::Formatter<'_>, handling: &Handling) -> fmt::Resul
 }
 
 fn write_question(f: &mut fmt::Formatter<'_>, asked: &Question) -> fmt::Result {
-    writeln!(f, "    {}", cut(&question(asked)))?;
-    writeln!(f, "      {}", cut(&answer(asked)))
+    match &asked.asks {
+        // On lines of their own when they would not fit on one.
+        Some(said) if !is_short(&said.arguments) => {
+            writeln!(f, "    call {}: {}", of(asked), said.name)?;
+            write_arguments(f, 5, &said.arguments)?;
+        }
+        _ => writeln!(f, "    {}", cut(&question(asked)))?,
+    }
+    if is_short(&asked.says) {
+        return writeln!(f, "      {}", cut(&answer(asked)));
+    }
+    f.write_str("      returned\n")?;
+    write_arguments(f, 5, &asked.says)
+}
+
+fn is_short(arguments: &[Argument]) -> bool {
+    let inline: usize = arguments.iter().map(|argument| named(argument).chars().count()).sum();
+    inline <= LINE_CHARS_MAX
+}
+
+/// Whom a question is about.
+fn of(question: &Question) -> String {
+    let contract = question.contract.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+    format!("{}{contract}", question.of)
 }
 
 /// A question in words.
 pub(crate) fn question(question: &Question) -> String {
-    let contract = question.contract.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-    let of = format!("{}{contract}", question.of);
+    let of = of(question);
     let data = question.data.as_deref().unwrap_or_default();
     match question.kind.as_str() {
         "call" => match &question.asks {
