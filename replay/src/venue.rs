@@ -15,6 +15,11 @@
 //!
 //! Everything follows from the history, the rules and the lane's own rows, so a venue that is made
 //! again from those rows says the same.
+//!
+//! A backtest of what ran live comes to the same state, digest and effects, with one exception.
+//! What a module asks for *while it is told* an outcome counts to the block before, for the outcome
+//! has no record of its own here. It is told what came of that one block later than live when it
+//! came at once, and keys and random numbers that the host derives from it are others.
 
 mod happened;
 mod orders;

@@ -9,8 +9,10 @@ mod window;
 use std::collections::BTreeSet;
 
 use alloy_primitives::{Address, hex};
-use bench::{Bench, CROSSING, Lived, Node, balance_tracker_of, fails, rules, stop_loss};
-use common::{BALANCE_TRACKER, TELLER, TOKEN_LEDGER, seed, seeds};
+use bench::{
+    Bench, CROSSING, Lived, Node, balance_tracker_of, fails, rules, stop_loss, teller_of_logs,
+};
+use common::{BALANCE_TRACKER, TELLER, TOKEN_LEDGER, hostile, seed, seeds};
 use shepherd_log::{EffectKey, EffectResult};
 use shepherd_replay::{BacktestError, Ended, MissCause, Rules};
 
@@ -77,6 +79,38 @@ fn a_refusal_by_the_rules_reaches_the_module_and_is_over_after_so_many_times() {
     let EffectResult::Refused(refusal) = &outcomes[0].result else { panic!("{outcomes:?}") };
     assert_eq!(refusal.error_type.as_deref(), Some("QuoteNotFound"));
     assert_eq!((refusal.status, refusal.retry_after), (400, Some(7)));
+}
+
+#[test]
+fn a_lane_that_is_called_for_logs_alone_is_told_at_the_block_at_which_it_is_due() {
+    let lived = Lived::sparse(30);
+    let bench = Bench::new(&lived, &teller_of_logs());
+    bench.cache_answers();
+    bench.run(rules("[webhooks]\ndelay_blocks = 3"));
+    let outcomes = bench.outcomes();
+    // One of each block with a log, and those that were asked for while these were told.
+    assert!(outcomes.len() > 5, "{outcomes:#?}");
+    for told in &outcomes {
+        assert_eq!(told.head.number, told.block.number + 3, "{told:?}");
+    }
+}
+
+#[test]
+fn what_the_orderbook_answered_then_is_a_miss_when_nobody_knows() {
+    let lived = Lived::straight(2);
+    let module = hostile("ask-orderbook");
+    let document = format!("GET /api/v1/app_data/0x{}", "02".repeat(32));
+    let order = format!("GET /api/v1/orders/0x{}7bf14072", "01".repeat(32));
+    for (text, expected, others) in [
+        ("", &document, 0),
+        ("[orders]\nunknown = \"open\"", &document, 0),
+        ("[orders]\nunknown = \"stop\"", &order, 1),
+    ] {
+        let error = fails(Bench::new(&lived, &module).try_run(rules(text)));
+        let BacktestError::Miss(miss) = &error else { panic!("{error}") };
+        assert_eq!((&miss.why, miss.others), (&MissCause::Orderbook, others), "{text}");
+        assert!(error.to_string().contains(expected.as_str()), "{text}: {error}");
+    }
 }
 
 #[test]

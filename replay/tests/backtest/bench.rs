@@ -3,9 +3,10 @@
 use std::{
     cell::Cell,
     collections::BTreeSet,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,10 +14,12 @@ use std::{
     thread,
 };
 
-use alloy_primitives::{Address, Bytes, U256, hex};
+use alloy_primitives::{Address, B256, Bytes, U256, hex};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
-use shepherd_host::{BoundModule, ReadAnswer, ReadRequest, World};
+use shepherd_host::{
+    BoundModule, Engine, EngineOptions, Manifest, Overrides, ReadAnswer, ReadRequest, World,
+};
 use shepherd_log::{
     BlockRef, Effect, EffectResult, LaneSnapshot, Offset, OutboxState, Outcome, Record, RecordView,
     Refusal, Revert, Settled, Store,
@@ -76,6 +79,24 @@ pub fn stop_loss() -> BoundModule {
 
 pub fn stop_loss_valid_to(valid_to: u64) -> BoundModule {
     module("stop-loss", &format!("[order]\nvalid_to = {valid_to}"))
+}
+
+/// Writes down what it is called with and calls a webhook, at blocks with logs and at nothing else.
+pub fn teller_of_logs() -> BoundModule {
+    let manifest = "name = \"hostile\"\ncomponent = \"../../target/modules/hostile.wasm\"\n\
+        capabilities = [\"state\", \"chain\", \"logging\", \"clock\", \"random\", \
+        \"orderbook\", \"http\", \"effects.place-order\", \"effects.webhook\"]\n\
+        webhooks = [\"alerts\"]\nhttp_hosts = [\"example.org\"]\n\
+        [[subscribe.log]]\naddresses = [\"0xeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee\"]\n\
+        [config]\nbehaviour = \"tell\"\n";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../modules/hostile/module.toml");
+    let manifest = Manifest::parse(manifest, &file).unwrap();
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    let component = fs::read(target.join("modules/hostile.wasm")).expect("cargo xtask guests");
+    let engine = Engine::new(EngineOptions::default()).unwrap();
+    let module = engine.load(&manifest, &component).unwrap();
+    module.bind(&common::CHAIN.parse().unwrap(), 31_337, &Overrides::default()).unwrap()
 }
 
 /// What these modules ask of every block.
@@ -147,6 +168,19 @@ impl Lived {
 
     pub fn straight(length: usize) -> Lived {
         let records = common::straight(length);
+        let canonical = blocks(&records).collect();
+        Lived::of(Forked { records, canonical }, 0)
+    }
+
+    /// Blocks of which every seventh has a log.
+    pub fn sparse(length: u64) -> Lived {
+        let mut parent = B256::ZERO;
+        let mut records = Vec::new();
+        for number in 0..length {
+            let block = common::block(number, 0, parent, usize::from(number % 7 == 0));
+            parent = block.header.this.hash;
+            records.push(Record::Block(block));
+        }
         let canonical = blocks(&records).collect();
         Lived::of(Forked { records, canonical }, 0)
     }
