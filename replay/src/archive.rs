@@ -9,7 +9,7 @@ use shepherd_log::BlockRef;
 use shepherd_rpc::{ChainAnswer, ChainRequest, Pool, PoolError, ReadFailed};
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// How long a read may wait for endpoints that rest, fail or limit us.
@@ -17,6 +17,9 @@ use tokio::{
 /// A backtest that stops goes on where it was, so nothing is lost by stopping; a provider that
 /// wants a minute's peace is still waited for.
 const WAIT_MAX: Duration = Duration::from_secs(90);
+
+/// How often a read that waits looks whether it is still wanted.
+const INTERRUPTED_EVERY: Duration = Duration::from_millis(100);
 
 /// An archive endpoint, or several that stand in for each other.
 #[derive(Clone)]
@@ -31,20 +34,22 @@ impl Archive {
         Archive { pool, runtime }
     }
 
-    /// One answer for each request, in order. Endpoints that will answer in a while are waited
-    /// for; one that refuses, or does not know the block, ends the read.
+    /// One answer for each request, in order, `None` when it was interrupted. Endpoints that will
+    /// answer in a while are waited for; one that refuses, or does not know the block, ends the
+    /// read.
     pub(crate) fn read(
         &self,
         block: BlockRef,
         requests: &[&ReadRequest],
-    ) -> Result<Vec<ReadAnswer>, ReadFailed> {
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<ReadAnswer>>, ReadFailed> {
         let requests: Vec<ChainRequest> =
             requests.iter().map(|request| of_chain(request)).collect();
         let reading = async {
             let give_up_at = Instant::now() + WAIT_MAX;
             loop {
                 let failed = match self.pool.read(block.hash, &requests).await {
-                    Ok(answers) => return Ok(answers.into_iter().map(answered).collect()),
+                    Ok(answers) => return Ok(Some(answers.into_iter().map(answered).collect())),
                     Err(failed) => failed,
                 };
                 let ReadFailed::Pool(PoolError::NoAnswer { retry_in, .. }) = &failed else {
@@ -58,7 +63,19 @@ impl Archive {
                 sleep_until(again_at).await;
             }
         };
-        self.runtime.block_on(reading)
+        let stopping = async {
+            while !interrupted() {
+                sleep(INTERRUPTED_EVERY).await;
+            }
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                // An answer that is there counts.
+                biased;
+                answered = reading => answered,
+                () = stopping => Ok(None),
+            }
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     drive::{self, Drive, Ended, Progress, drive_in_steps},
     miss::Miss,
     outside::Outside,
-    reads::HistoryReads,
+    reads::{HistoryReads, Interrupted},
     run::{Run, RunError},
     tape::Tape,
     venue::{ResumeError, Rules, SimulatedVenue},
@@ -121,23 +121,32 @@ pub fn backtest(
 ) -> Result<Ended, BacktestError> {
     let id = backtest.module.lane().clone();
     let lane = run.lane(&id, &history.journal, backtest.window.from)?;
-    let mut outside = begin(history, &backtest)?;
+    let mut outside = begin(history, &backtest, interrupted)?;
     outside.venue.resume(&run.snapshot(&id)?)?;
     let Backtest { module, window, step_records_max, .. } = backtest;
     let mut runner = Runner::new(lane, module);
     let drive =
         Drive { step_records_max: step_records_max.unwrap_or(usize::MAX), ..Drive::to(window.end) };
     let outside = drive::Outside::Venue(&mut outside);
-    Ok(drive_in_steps(&mut runner, outside, drive, progress, interrupted)?)
+    match drive_in_steps(&mut runner, outside, drive, progress, interrupted) {
+        Err(Stop::World { source: World::Replay(why), .. }) if why.is::<Interrupted>() => {
+            Ok(Ended::Interrupted)
+        }
+        ended => Ok(ended?),
+    }
 }
 
 /// Who answers a backtest's reads and settles its effects, as it is before the first record: to run
 /// one again beside another, as `diff` and `explain` do.
 pub fn outside_of(history: History, backtest: &Backtest) -> Result<Box<dyn Venue>, BacktestError> {
-    Ok(Box::new(begin(history, backtest)?))
+    Ok(Box::new(begin(history, backtest, &|| false)?))
 }
 
-fn begin(history: History, backtest: &Backtest) -> Result<Outside, BacktestError> {
+fn begin<'i>(
+    history: History,
+    backtest: &Backtest,
+    interrupted: &'i dyn Fn() -> bool,
+) -> Result<Outside<'i>, BacktestError> {
     let History { journal, tape, recorded_as } = history;
     let archive = match &backtest.endpoint {
         None => None,
@@ -151,5 +160,5 @@ fn begin(history: History, backtest: &Backtest) -> Result<Outside, BacktestError
     let reads = HistoryReads::new(tape, cache, archive, records);
     let module = backtest.module.lane().module.clone();
     let venue = SimulatedVenue::new(journal, &recorded_as, module, backtest.rules.clone())?;
-    Ok(Outside { reads, venue, record: backtest.window.from })
+    Ok(Outside { reads, venue, record: backtest.window.from, interrupted })
 }

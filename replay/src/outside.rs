@@ -7,14 +7,16 @@ use shepherd_log::{BlockRef, Deliveries, Effect, EffectId, Offset, Outcome};
 use crate::{reads::HistoryReads, venue::SimulatedVenue};
 
 /// The outside of one backtested lane.
-pub(crate) struct Outside {
+pub(crate) struct Outside<'i> {
     pub(crate) reads: HistoryReads,
     pub(crate) venue: SimulatedVenue,
     /// The record being handled.
     pub(crate) record: Offset,
+    /// Whether nobody waits for an answer any more.
+    pub(crate) interrupted: &'i dyn Fn() -> bool,
 }
 
-impl Reads for Outside {
+impl Reads for Outside<'_> {
     fn begin(&mut self, record: Offset) {
         self.record = record;
         self.reads.begin(record);
@@ -25,11 +27,11 @@ impl Reads for Outside {
         block: BlockRef,
         requests: &[ReadRequest],
     ) -> Result<Vec<ReadAnswer>, World> {
-        self.reads.read(&self.venue, block, requests)
+        self.reads.read(&self.venue, block, requests, self.interrupted)
     }
 }
 
-impl Venue for Outside {
+impl Venue for Outside<'_> {
     fn asked(&mut self, at: At, effects: &[(EffectId, Effect)]) {
         self.venue.asked(at, effects);
     }

@@ -62,12 +62,13 @@ impl HistoryReads {
         self.entries = None;
     }
 
-    /// One answer for each request.
+    /// One answer for each request. `interrupted` ends a read that waits for an endpoint.
     pub(crate) fn read(
         &mut self,
         venue: &SimulatedVenue,
         block: BlockRef,
         requests: &[ReadRequest],
+        interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<ReadAnswer>, World> {
         if let Some(taped) = self.on_tape(venue, block, requests)? {
             return Ok(taped);
@@ -98,8 +99,10 @@ impl HistoryReads {
         }
         let Some(archive) = &self.archive else { return Err(miss(MissCause::NoEndpoint)) };
         let asked: Vec<&ReadRequest> = missing.iter().map(|number| &requests[*number]).collect();
-        let answered =
-            archive.read(block, &asked).map_err(|failed| miss(MissCause::Endpoint(failed)))?;
+        let answered = archive
+            .read(block, &asked, interrupted)
+            .map_err(|failed| miss(MissCause::Endpoint(failed)))?
+            .ok_or_else(|| World::replay(Interrupted))?;
         for (number, answer) in missing.into_iter().zip(answered) {
             if let Some(cache) = &mut self.cache {
                 cache.put(block, &requests[number], &answer).map_err(World::replay)?;
@@ -204,6 +207,11 @@ impl HistoryReads {
         Ok(documents)
     }
 }
+
+/// A read that was no longer waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted while an archive endpoint was asked")]
+pub(crate) struct Interrupted;
 
 fn unreadable(error: ReadError) -> World {
     World::replay(error)

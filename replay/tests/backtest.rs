@@ -228,6 +228,28 @@ async fn an_archive_endpoint_answers_once_and_the_cache_from_then_on() {
     assert_eq!(node.reads(), 24, "two for each of twelve blocks, and none the second time");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backtest_that_waits_for_an_endpoint_can_be_interrupted() {
+    // A server that takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let working = tokio::task::spawn_blocking(move || {
+        let lived = Lived::straight(2);
+        let bench = Bench::new(&lived, &balance_tracker_of(&[9]));
+        // The connection is what tells that it waits.
+        silent.set_nonblocking(true).unwrap();
+        let connection = std::cell::OnceCell::new();
+        let interrupted = || {
+            if let Ok(accepted) = silent.accept() {
+                let _ = connection.set(accepted);
+            }
+            connection.get().is_some()
+        };
+        bench.go(Rules::default(), Some(bench::pool(&url)), None, Some(&interrupted))
+    });
+    assert_eq!(working.await.unwrap().unwrap(), Ended::Interrupted);
+}
+
 #[test]
 fn an_endpoint_needs_a_runtime() {
     let lived = Lived::straight(2);

@@ -354,23 +354,26 @@ impl<'l> Bench<'l> {
     }
 
     pub fn try_run(&self, rules: Rules) -> Result<Ended, BacktestError> {
-        self.go(rules, None, None)
+        self.go(rules, None, None, None)
     }
 
     pub fn try_with_pool(&self, pool: Pool) -> Result<Ended, BacktestError> {
-        self.go(Rules::default(), Some(pool), None)
+        self.go(Rules::default(), Some(pool), None, None)
     }
 
     /// One step over one record, in a process of its own as far as the run can tell.
     pub fn run_one_record(&self, rules: Rules) -> Ended {
-        self.go(rules, None, Some(1)).unwrap()
+        self.go(rules, None, Some(1), None).unwrap()
     }
 
-    fn go(
+    /// Goes on with it, with an endpoint, with steps of so many records of which it takes one, or
+    /// until it is interrupted.
+    pub fn go(
         &self,
         rules: Rules,
         endpoint: Option<Pool>,
         records_max: Option<usize>,
+        interrupted: Option<&dyn Fn() -> bool>,
     ) -> Result<Ended, BacktestError> {
         let run = self.open();
         let journal = journal(&self.lived.store);
@@ -389,8 +392,9 @@ impl<'l> Bench<'l> {
             step_records_max: records_max,
         };
         let shown = Cell::new(0);
-        let interrupted = || records_max.is_some() && shown.get() > 1;
-        backtest(&run, history, asked, &mut |_| shown.set(shown.get() + 1), &interrupted)
+        let after_one = || records_max.is_some() && shown.get() > 1;
+        let interrupted = interrupted.unwrap_or(&after_one);
+        backtest(&run, history, asked, &mut |_| shown.set(shown.get() + 1), interrupted)
     }
 
     fn open(&self) -> Run {
