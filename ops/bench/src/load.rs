@@ -399,7 +399,8 @@ async fn start(
     let destinations = Destinations { orderbook: Some(to), web, ..Destinations::default() };
     let lane = module.lane().clone();
     let reorg_depth_max = Config::default().reorg_depth_max;
-    let spec = LaneSpec { module, pool: pool.clone(), destinations, reorg_depth_max };
+    let spec =
+        LaneSpec { module, pool: pool.clone(), destinations, reorg_depth_max, version: None };
     let dispatcher =
         Dispatcher::start(&store, vec![spec], DispatchConfig::default(), &metrics, &shutdown)?;
     let status = dispatcher.statuses().watch()[0].clone();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{Read, Seek},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -10,7 +11,8 @@ use std::{
 
 use alloy_primitives::{Address, B256, b256};
 use anyhow::{Context, ensure};
-use shepherd_log::{Digest, Journal, LaneSnapshot, LogFilter, Offset, Options, RecordView, Store};
+use shepherd_log::{Digest, Journal, LaneSnapshot, LogFilter, Offset, RecordView};
+use shepherd_replay::Run;
 
 use crate::{
     answer::{Answer, Extent},
@@ -44,9 +46,8 @@ pub struct Plan {
 
 pub fn measure(report: &mut Report, plan: &Plan) -> anyhow::Result<()> {
     let node = Node::start(plan.blocks)?;
-    let replays = has_replay()?;
-    measure_week(report, plan, &node, replays)?;
-    measure_peers(report, plan, &node, replays)
+    measure_week(report, plan, &node)?;
+    measure_peers(report, plan, &node)
 }
 
 /// A module that runs over the week.
@@ -56,6 +57,8 @@ struct Case {
     module: &'static str,
     /// Logs that it is given.
     logs: u64,
+    /// Whether these are few.
+    is_filtered: bool,
     target: &'static str,
 }
 
@@ -66,12 +69,7 @@ impl Case {
 }
 
 /// The whole week through modules.
-fn measure_week(
-    report: &mut Report,
-    plan: &Plan,
-    node: &Node,
-    replays: bool,
-) -> anyhow::Result<()> {
+fn measure_week(report: &mut Report, plan: &Plan, node: &Node) -> anyhow::Result<()> {
     let (_, week) = Week::ingested(&node.url, plan.blocks - 1)?;
     let store = week.store();
     let stored = Stored::read(&store)?;
@@ -95,6 +93,7 @@ fn measure_week(
             manifest: fs::canonicalize("modules/token-ledger/module.toml")?,
             module: "token-ledger",
             logs: transfers,
+            is_filtered: false,
             target: "target ≥ 150 000 logs/s, the week < 120 s, < 300 MiB",
         },
         Case {
@@ -102,6 +101,7 @@ fn measure_week(
             manifest: one_token(week.path(), token)?,
             module: "one-token",
             logs: of_one,
+            is_filtered: true,
             target: "target < 5 s, < 300 MiB",
         },
         Case {
@@ -109,6 +109,7 @@ fn measure_week(
             manifest: fs::canonicalize("modules/twap-monitor/module.toml")?,
             module: "twap-monitor",
             logs: 0,
+            is_filtered: true,
             target: "target < 5 s, < 300 MiB",
         },
     ];
@@ -144,17 +145,23 @@ fn measure_week(
             let lane = store.lane_snapshot(&case.lane().parse()?)?.context("it has run")?;
             (lane.state_digest()?, if number == 0 { Some(extent(&lane)?) } else { None })
         };
-        if replays {
-            let again = backtests(&config, case, plan.runs, digest)?;
-            report_row(report, case, "replay backtest", &again, case.target);
-            let verified = verifies(&config, case, plan.runs)?;
-            report_row(report, case, "replay verify", &verified, "no difference");
-        } else {
-            report.row(&case.what, "not measured".to_owned(), CANNOT_REPLAY);
+        for command in ["backtest", "verify"] {
+            if !can_replay(command)? {
+                let what = format!("{}: `shepherd replay {command}`", case.what);
+                report.row(&what, "not measured".to_owned(), CANNOT_REPLAY);
+            } else if command == "backtest" {
+                let runs = backtests(&config, case, plan.runs, digest)?;
+                report_row(report, case, "replay backtest", &runs, case.target);
+            } else {
+                let runs = verifies(&config, case, plan.runs)?;
+                report_row(report, case, "replay verify", &runs, "no difference");
+            }
         }
         report_row(report, case, "run", &[live], "the live lane");
         if let Some(note) = note {
-            report.note(format!("When the week is over, token-ledger has {note}."));
+            report.note(format!(
+                "When the week is over, token-ledger has {note}, and began with none."
+            ));
         }
     }
     Ok(())
@@ -171,7 +178,7 @@ fn backtests(
     for _ in 0..runs {
         let output = tempfile::tempdir()?;
         backtests.push(backtest(config, &case.manifest, output.path())?);
-        let digest = run_lane(output.path())?.1.state_digest()?;
+        let digest = run_lane(output.path(), &case.lane())?.state_digest()?;
         ensure!(
             digest == expected,
             "{}: the backtest came to {digest}, live {expected}",
@@ -196,21 +203,19 @@ fn report_row(report: &mut Report, case: &Case, command: &str, runs: &[Ran], bes
     report.row(
         &format!("{}: `shepherd {command}`", case.what),
         // Of a few logs in a week a rate says nothing.
-        match case.logs > 1_000_000 {
-            true => took.rate(case.logs as f64).show("logs/s"),
-            false => took.show("s"),
+        match case.is_filtered {
+            false => took.rate(case.logs as f64).show("logs/s"),
+            true => took.show("s"),
         },
-        format!("{}; {} of memory; {beside}", took.show("s"), peak.show("MiB")),
+        match case.is_filtered {
+            false => format!("{}; {} of memory; {beside}", took.show("s"), peak.show("MiB")),
+            true => format!("{} of memory; {beside}", peak.show("MiB")),
+        },
     );
 }
 
 /// The week's first blocks through token-ledger, ponder and squid.
-fn measure_peers(
-    report: &mut Report,
-    plan: &Plan,
-    node: &Node,
-    replays: bool,
-) -> anyhow::Result<()> {
+fn measure_peers(report: &mut Report, plan: &Plan, node: &Node) -> anyhow::Result<()> {
     let last = plan.peer_blocks - 1;
     let manifest = fs::canonicalize("modules/token-ledger/module.toml")?;
     let lane = format!("token-ledger@{CHAIN}");
@@ -229,10 +234,10 @@ fn measure_peers(
         let logs = matching(&mainnet::journal(&store)?, &every)?;
         known = Some((answer.clone(), extent, logs));
         drop((snapshot, store));
-        if replays {
+        if can_replay("backtest")? {
             let output = tempfile::tempdir()?;
             replayed.push(backtest(&config, &manifest, output.path())?);
-            let again = Answer::of(&run_lane(output.path())?.1)?;
+            let again = Answer::of(&run_lane(output.path(), &lane)?)?;
             ensure!(again == answer, "the backtest came to {again:?}, live {answer:?}");
         }
     }
@@ -257,10 +262,10 @@ fn measure_peers(
         took
     };
     let live = show(report, "`shepherd run`, live", &lives, "");
-    let (ours_is, ours) = match replays {
-        true => ("`replay backtest`", show(report, "`shepherd replay backtest`", &replayed, "")),
-        false => {
-            report.row("`shepherd replay`", "not measured".to_owned(), CANNOT_REPLAY);
+    let (ours_is, ours) = match replayed.is_empty() {
+        false => ("`replay backtest`", show(report, "`shepherd replay backtest`", &replayed, "")),
+        true => {
+            report.row("`shepherd replay backtest`", "not measured".to_owned(), CANNOT_REPLAY);
             ("`shepherd run`", live)
         }
     };
@@ -327,11 +332,11 @@ fn measure_peers(
 
 const NOT_INSTALLED: &str = "not installed; see ops/bench/peers/README.md, and give `--peers`";
 
-const CANNOT_REPLAY: &str = "this `shepherd` has no `replay backtest`";
+const CANNOT_REPLAY: &str = "this `shepherd` has no such command";
 
-fn has_replay() -> anyhow::Result<bool> {
+fn can_replay(command: &str) -> anyhow::Result<bool> {
     let mut help = Command::new(ours("shepherd")?);
-    help.args(["replay", "backtest", "--help"]).stdout(Stdio::null()).stderr(Stdio::null());
+    help.args(["replay", command, "--help"]).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(help.status()?.success())
 }
 
@@ -367,18 +372,21 @@ fn shepherd(config: &Path) -> anyhow::Result<Command> {
 
 /// Runs a command to its end, which must be a good one.
 fn finished(command: &mut Command) -> anyhow::Result<Ran> {
-    let ended = Process::start(command.stdout(Stdio::null()))?.wait()?;
-    ensure!(ended.status.success(), "{command:?} failed: {}", ended.status);
+    let mut said = tempfile::tempfile()?;
+    command.stdout(Stdio::null()).stderr(said.try_clone()?);
+    let ended = Process::start(command)?.wait()?;
+    if !ended.status.success() {
+        let mut text = String::new();
+        said.rewind()?;
+        said.read_to_string(&mut text)?;
+        anyhow::bail!("{command:?} failed with {}: {}", ended.status, text.trim());
+    }
     Ok(Ran { seconds: ended.seconds, peak_mib: ended.peak_mib })
 }
 
-/// The one lane of a backtest's folder, and the store that it is in.
-fn run_lane(output: &Path) -> anyhow::Result<(Store, LaneSnapshot)> {
-    let store = Store::open(&output.join("store"), Options::default())?;
-    let lanes = store.cursors()?;
-    let [(lane, _)] = &lanes[..] else { anyhow::bail!("a backtest has one lane: {lanes:?}") };
-    let snapshot = store.lane_snapshot(lane)?.context("it has run")?;
-    Ok((store, snapshot))
+/// What a lane has computed in a backtest's folder.
+fn run_lane(output: &Path, lane: &str) -> anyhow::Result<LaneSnapshot> {
+    Ok(Run::existing(output)?.snapshot(&lane.parse()?)?)
 }
 
 /// How large the state of a ledger is, in words.
