@@ -97,6 +97,20 @@ pub fn drive_in_steps(
     progress: &mut dyn FnMut(&Progress),
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Ended, Stop> {
+    // Nobody waits for a step of a replay, so it is written while the next one is computed.
+    runner.lane_mut().write_behind();
+    let ended = advance_to(runner, &mut outside, drive, progress, interrupted);
+    runner.lane_mut().flush();
+    ended
+}
+
+fn advance_to(
+    runner: &mut Runner,
+    outside: &mut Outside<'_>,
+    drive: Drive,
+    progress: &mut dyn FnMut(&Progress),
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Ended, Stop> {
     let end = drive.end.min(runner.lane().journal().tail().offset);
     let reach = Reach { records_max: drive.step_records_max, end };
     let began = Instant::now();
@@ -120,7 +134,7 @@ pub fn drive_in_steps(
         }
         let step_began = Instant::now();
         let enough = || interrupted() || step_began.elapsed() >= STEP_TIME_MAX;
-        let advanced = match &mut outside {
+        let advanced = match outside {
             Outside::Tape(reads) => runner.advance(reach, *reads, &enough)?,
             Outside::Venue(venue) => runner.backtest(reach, *venue, &enough)?,
         };
