@@ -19,7 +19,6 @@ mod format;
 mod order;
 mod page;
 mod readme;
-mod revert;
 mod source;
 mod summary;
 mod tables;
@@ -278,7 +277,7 @@ impl<'d> Report<'d> {
             .map(|effect| Ok(Shown { cause: cause(effect.asked.id.offset)?, effect }))
             .collect::<Result<Vec<Shown>, ReportError>>()?;
         let page = Page::new(&summary, charts, &shown).render().map_err(cannot_render);
-        let page = page.map_err(cannot_write(dir, REPORT_FILE))?;
+        let page = page::without_turns(&page.map_err(cannot_write(dir, REPORT_FILE))?);
         let readme = readme::text(&summary).map_err(cannot_render);
         let readme = readme.map_err(cannot_write(dir, README_FILE))?;
         let json = serde_json::to_string_pretty(&summary).expect("it is text and numbers") + "\n";

@@ -30,10 +30,16 @@ for (const chart of document.querySelectorAll(".chart")) {
     readout.style.left = right ? "auto" : x + width + "%";
     readout.style.right = right ? 100 - x + "%" : "auto";
     cross.hidden = readout.hidden = false;
+    plot.setAttribute("aria-valuenow", at);
+    plot.setAttribute("aria-valuetext", readout.innerText.replaceAll("\n", ", "));
   };
   const hide = () => { cross.hidden = readout.hidden = true; };
+  // To a screen reader a picture becomes something to move along.
   plot.tabIndex = 0;
-  readout.setAttribute("aria-live", "polite");
+  plot.setAttribute("role", "slider");
+  plot.setAttribute("aria-valuemin", 0);
+  plot.setAttribute("aria-valuemax", rows.length - 1);
+  plot.setAttribute("aria-valuenow", 0);
   plot.addEventListener("pointermove", (event) => {
     const box = plot.getBoundingClientRect();
     show(Math.floor(((event.clientX - box.left) / box.width) * rows.length));

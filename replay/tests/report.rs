@@ -219,6 +219,8 @@ fn the_page_is_well_formed_asks_nobody_and_runs_nothing_it_was_told() {
     assert!(!page.contains(HOSTILE), "what a module says is escaped");
     assert!(page.contains("&lt;/pre&gt;") || page.contains("&#60;/pre&#62;"));
 
+    assert!(HOSTILE.contains('\u{202e}') && !page.contains('\u{202e}'), "no text is turned around");
+
     let elements = elements(&page);
     let count = |name: &str| elements.iter().filter(|(element, _)| element == name).count();
     assert_eq!((count("script"), count("style"), count("img"), count("link")), (1, 1, 0, 0));

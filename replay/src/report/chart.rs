@@ -206,7 +206,7 @@ pub(crate) fn time_ticks(starts: &[u64]) -> Vec<(usize, String)> {
     let marks = |step: u64| -> Vec<usize> {
         let is_first =
             |index: usize| index == 0 || starts[index - 1] / step != starts[index] / step;
-        let is_near = |index: usize| starts[index] % step == 0 || index > 0;
+        let is_near = |index: usize| starts[index].is_multiple_of(step) || index > 0;
         (0..starts.len()).filter(|index| is_first(*index) && is_near(*index)).collect()
     };
     let fitting = STEPS.into_iter().map(|step| (step, marks(step)));
@@ -214,7 +214,7 @@ pub(crate) fn time_ticks(starts: &[u64]) -> Vec<(usize, String)> {
     let Some((step, marks)) = chosen else { return Vec::new() };
     let form = match step {
         ..60 => "%H:%M:%S",
-        ..86_400 => "%b %-d, %H:%M",
+        60..86_400 => "%b %-d, %H:%M",
         _ => "%b %-d",
     };
     marks.into_iter().map(|index| (index, format::strftime(starts[index], form))).collect()

@@ -96,9 +96,10 @@ impl Charts {
         self.asked.at(effect.settled.unwrap_or(effect.time)).arrived += 1;
     }
 
-    /// The charts that have something to show.
-    pub fn all(self, summary: &Summary, noun: &str) -> Vec<Chart> {
+    /// The charts that have something to show: of effects, and of what it took.
+    pub fn finish(self, summary: &Summary, noun: &str) -> (Vec<Chart>, Vec<Chart>) {
         let mut charts = Vec::new();
+        let mut costs = Vec::new();
         let width = self.asked.seconds();
         let slots = self.asked.finish();
         if !slots.is_empty() {
@@ -116,10 +117,10 @@ impl Charts {
                 .iter()
                 .map(|(start, work)| (*start, vec![work.logs, work.reads, work.writes]))
                 .collect();
-            charts.push(fuel(slots, width, summary));
-            charts.push(work(traffic, &starts, width));
+            costs.push(fuel(slots, width, summary));
+            costs.push(work(traffic, &starts, width));
         }
-        charts
+        (charts, costs)
     }
 }
 
@@ -214,6 +215,10 @@ fn latencies(counts: &BTreeMap<u64, u64>, summary: &Summary, noun: &str) -> Char
         ..LATENCIES_SINGLE => start.to_string(),
         _ => format!("{start}–{}", (start - 1).saturating_add(start)),
     };
+    let tick = |start: u64| match start {
+        ..LATENCIES_SINGLE => start.to_string(),
+        _ => format!("{}+", format::short(start as f64)),
+    };
     let rows: Vec<(String, Vec<u64>)> = starts
         .iter()
         .map(|start| (name(*start), vec![counts.get(start).copied().unwrap_or(0)]))
@@ -229,7 +234,7 @@ fn latencies(counts: &BTreeMap<u64, u64>, summary: &Summary, noun: &str) -> Char
         x_name: "Blocks",
         y_name: noun.to_owned(),
         series: vec![series(noun, "placed")],
-        x_ticks: rows.iter().enumerate().map(|(at, (name, _))| (at, name.clone())).collect(),
+        x_ticks: starts.iter().map(|start| tick(*start)).enumerate().collect(),
         rows,
     }
     .stacked()
@@ -281,7 +286,7 @@ fn work(rows: Vec<(u64, Vec<u64>)>, starts: &[u64], width: u64) -> Chart {
         rows: labelled(rows),
         x_ticks: chart::time_ticks(starts),
     }
-    .stacked()
+    .lines()
 }
 
 /// The word as a title begins with it.

@@ -63,7 +63,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 pub(crate) fn percent(fraction: f64) -> String {
     let value = fraction * 100.0;
     let digits = match value {
-        zero if zero == 0.0 => 0,
+        0.0 => 0,
         small if small < 1.0 => 2,
         middle if middle < 99.95 => 1,
         _ => 0,
@@ -75,8 +75,8 @@ pub(crate) fn percent(fraction: f64) -> String {
 pub(crate) fn micros(micros: u64) -> String {
     match micros {
         ..1_000 => format!("{micros}\u{a0}µs"),
-        ..1_000_000 => format!("{}\u{a0}ms", decimal(micros as f64 / 1e3)),
-        ..120_000_000 => format!("{}\u{a0}s", decimal(micros as f64 / 1e6)),
+        1_000..1_000_000 => format!("{}\u{a0}ms", decimal(micros as f64 / 1e3)),
+        1_000_000..120_000_000 => format!("{}\u{a0}s", decimal(micros as f64 / 1e6)),
         _ => seconds(micros / 1_000_000),
     }
 }

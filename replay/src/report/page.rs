@@ -3,7 +3,7 @@
 //! Everything a module, a receiver or a contract said is text in it: the template escapes it, and
 //! the page's own policy lets nothing run but the one script whose hash it names.
 
-use alloy_primitives::{Selector, hex};
+use alloy_primitives::hex;
 use askama::Template;
 use base64::Engine;
 use sha2::{Digest as _, Sha256};
@@ -16,10 +16,10 @@ use super::{
     data::Cause,
     format,
     order::Order,
-    revert,
     summary::Summary,
     tables::{TimedEffect, deliver, readable},
 };
+use crate::explain::{Argument, Said, SaidValue, known};
 
 /// What is shown of a body or a document before it is cut.
 const TEXT_CHARS_MAX: usize = 4_000;
@@ -29,6 +29,9 @@ const LOGS_MAX: usize = 10;
 
 /// Answers that are shown of one record.
 const ANSWERS_MAX: usize = 40;
+
+/// Arguments that are shown of a log or a revert.
+const ARGUMENTS_MAX: usize = 40;
 
 /// Bytes that are shown of a log's data or an answer.
 const DATA_BYTES_MAX: usize = 96;
@@ -50,6 +53,7 @@ pub(crate) struct Page<'a> {
     facts: Vec<Fact>,
     config: String,
     charts: Vec<Chart>,
+    cost_charts: Vec<Chart>,
     refusals: Vec<Share>,
     calls: Vec<[String; 9]>,
     fuel: Vec<[String; 7]>,
@@ -123,6 +127,10 @@ struct OrderView {
 struct LogView {
     index: u32,
     address: String,
+    /// Its name and arguments, where it is known; else empty.
+    event: String,
+    arguments: Vec<(String, String)>,
+    /// As they are, where it is not known.
     topics: Vec<String>,
     data: String,
 }
@@ -162,6 +170,7 @@ impl<'a> Page<'a> {
                 format::grouped(all)
             ),
         };
+        let (charts, cost_charts) = charts.finish(summary, noun);
         Page {
             summary,
             script,
@@ -174,7 +183,8 @@ impl<'a> Page<'a> {
             tiles: tiles(summary, noun),
             facts: facts(summary),
             config: cut(&serde_json::to_string_pretty(&summary.run.config).unwrap_or_default()),
-            charts: charts.all(summary, noun),
+            charts,
+            cost_charts,
             refusals: refusals(summary),
             calls: calls(summary),
             fuel: fuel(summary),
@@ -185,6 +195,13 @@ impl<'a> Page<'a> {
             state: state(summary),
         }
     }
+}
+
+/// Replaces characters that turn the direction of the text after them: such
+/// text reads as something else than it says. The page itself has none.
+pub(crate) fn without_turns(page: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    page.replace(turns, "\u{fffd}")
 }
 
 fn fact(name: &str, value: impl Into<String>) -> Fact {
@@ -267,7 +284,7 @@ fn tiles(summary: &Summary, noun: &str) -> Vec<Tile> {
         1 => "1\u{a0}block".to_owned(),
         count => format!("{}\u{a0}blocks", format::grouped(count)),
     };
-    let waiting = effects.open + effects.expired + effects.cancelled + effects.dry_run;
+    let dropped = effects.expired + effects.cancelled + effects.dry_run;
     let fuel = &summary.profile.fuel;
     vec![
         tile("Placed", format::grouped(effects.placed()), of_counted(effects.placed()), "placed"),
@@ -281,9 +298,12 @@ fn tiles(summary: &Summary, noun: &str) -> Vec<Tile> {
             "refused",
         ),
         tile(
-            "Neither",
-            format::grouped(waiting),
-            format!("{} open, {} expired", effects.open, effects.expired),
+            "Open at the end",
+            format::grouped(effects.open),
+            match dropped {
+                0 => "none was dropped".to_owned(),
+                _ => format!("{} more were dropped", format::grouped(dropped)),
+            },
             "open",
         ),
         tile(
@@ -309,7 +329,8 @@ fn tiles(summary: &Summary, noun: &str) -> Vec<Tile> {
             "Handled",
             blocks(fuel.count),
             format!(
-                "{} logs, {} reads",
+                "of {}; {} logs, {} reads",
+                format::grouped(summary.window.blocks()),
                 format::grouped(summary.calls.logs),
                 format::grouped(summary.calls.reads)
             ),
@@ -504,10 +525,11 @@ fn effect(shown: &Shown) -> EffectView {
         settled: settled.unwrap_or_default(),
         delivery: due,
         expires: format::time(asked.effect.expires),
-        attempts: asked
-            .outcome
-            .as_ref()
-            .map_or_else(String::new, |outcome| format::grouped(outcome.attempts.into())),
+        attempts: match asked.outcome.as_ref().map(|outcome| outcome.attempts) {
+            None | Some(0) => "never sent".to_owned(),
+            Some(1) => "sent once".to_owned(),
+            Some(attempts) => format!("sent {} times", format::grouped(attempts.into())),
+        },
         abandoned: asked.standing.abandoned,
         body: body(&asked.effect.body),
         logs: shown.cause.logs.iter().take(LOGS_MAX).map(log).collect(),
@@ -560,12 +582,43 @@ fn body(bytes: &[u8]) -> String {
 }
 
 fn log(log: &Log) -> LogView {
+    let said = known::event(&log.topics, &log.data);
+    let is_known = said.is_some();
+    let Said { name, arguments } =
+        said.unwrap_or_else(|| Said { name: String::new(), arguments: Vec::new() });
     LogView {
         index: log.index,
-        address: log.address.to_string(),
-        topics: log.topics.iter().map(ToString::to_string).collect(),
+        address: known::named(&log.address),
+        event: name,
+        arguments: flat(&arguments),
+        topics: log.topics.iter().filter(|_| !is_known).map(ToString::to_string).collect(),
         data: data(&log.data),
     }
+}
+
+/// Arguments one by one, those inside of others by their own names.
+fn flat(arguments: &[Argument]) -> Vec<(String, String)> {
+    fn add(name: &str, value: &SaidValue, to: &mut Vec<(String, String)>) {
+        match value {
+            SaidValue::One(text) => to.push((name.to_owned(), cut(text))),
+            SaidValue::Struct(arguments) => {
+                for argument in arguments {
+                    add(&argument.name, &argument.value, to);
+                }
+            }
+            SaidValue::List(values) => {
+                for (index, value) in values.iter().enumerate() {
+                    add(&format!("{name} {index}"), value, to);
+                }
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for argument in arguments {
+        add(&argument.name, &argument.value, &mut all);
+    }
+    all.truncate(ARGUMENTS_MAX);
+    all
 }
 
 fn read(entry: &TapeEntry) -> ReadView {
@@ -583,10 +636,14 @@ fn answer(answer: &ReadAnswer) -> (&'static str, String) {
     match answer {
         ReadAnswer::Returned(bytes) => ("returned", data(bytes)),
         ReadAnswer::Reverted(bytes) => {
-            let name =
-                bytes.first_chunk().and_then(|selector| revert::name(Selector::from(*selector)));
-            let name = name.map_or_else(String::new, |name| format!("{name}, "));
-            ("reverted", format!("{name}{}", data(bytes)))
+            let Some(Said { name, arguments }) = known::error(bytes) else {
+                return ("reverted", data(bytes));
+            };
+            let arguments: Vec<String> = flat(&arguments)
+                .into_iter()
+                .map(|(name, value)| format!("{name}: {value}"))
+                .collect();
+            ("reverted", format!("{name}({})", arguments.join(", ")))
         }
         ReadAnswer::Balance(wei) => {
             ("balance", format!("{} wei", format::group_digits(&wei.to_string())))
@@ -608,7 +665,7 @@ fn data(bytes: &[u8]) -> String {
     let count = bytes.len();
     match count {
         0 => "no bytes".to_owned(),
-        ..=DATA_BYTES_MAX => format!("{count} bytes: {}", hex::encode_prefixed(bytes)),
+        1..=DATA_BYTES_MAX => format!("{count} bytes: {}", hex::encode_prefixed(bytes)),
         _ => format!("{count} bytes: {}…", hex::encode_prefixed(&bytes[..DATA_BYTES_MAX])),
     }
 }
@@ -624,6 +681,7 @@ fn cut(text: &str) -> String {
 }
 
 /// What the template calls to show values.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a filter")]
 mod filters {
     use super::format;
 

@@ -62,7 +62,10 @@ pub(crate) fn of<'a>(
         }
     });
     let mut outcomes = snapshot.outcomes().peekable();
-    let asked = snapshot.effects().map(move |row| {
+    let is_before_end = move |row: &Result<(EffectId, _, _), StorageError>| {
+        row.as_ref().map_or(true, |(id, _, _)| id.offset < end)
+    };
+    let asked = snapshot.effects().take_while(is_before_end).map(move |row| {
         let (id, block, effect) = row?;
         let outcome = outcome_of(&mut outcomes, id)?;
         Ok(Asked { id, block, effect, outcome, standing: standing(id.offset, block) })

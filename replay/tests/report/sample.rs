@@ -18,6 +18,7 @@ use shepherd_log::{
 use shepherd_replay::{About, Run};
 
 const COMPOSABLE_COW: Address = address!("fdaFc9d1902f4e0b84f65F49f244b32b31013b74");
+const TWAP: Address = address!("6cF1e9cA41f7611dEf408122793c358a3d11E5a5");
 const CREATED: B256 = b256!("2cceac5555b0ca45a3744ced542f54b56ad2eb45e521962372eef212a2cbf361");
 const TOKENS: [(Address, u32); 4] = [
     (address!("C02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"), 18),
@@ -105,6 +106,26 @@ fn header(number: u64, branch: u64, parent: B256) -> Header {
     }
 }
 
+/// `abi.encode` of the parameters of a TWAP order.
+fn created_data(salt: B256) -> Bytes {
+    let word = |number: u64| B256::left_padding_from(&number.to_be_bytes());
+    let [sell, buy] = [TOKENS[0].0.into_word(), TOKENS[1].0.into_word()];
+    let input = [
+        sell,
+        buy,
+        Address::from_word(keccak256(salt)).into_word(),
+        word(5_000_000_000_000_000_000),
+        word(9_000_000_000),
+        word(FIRST_TIME),
+        word(12),
+        word(3_600),
+        word(0),
+        keccak256("{}"),
+    ];
+    let head = [word(0x20), TWAP.into_word(), salt, word(0x60), word(320)];
+    head.iter().chain(&input).flatten().copied().collect()
+}
+
 fn chain(rng: &mut StdRng, size: Size) -> Vec<Record> {
     let mut records = Vec::new();
     let mut canonical: Vec<BlockRef> = Vec::new();
@@ -133,14 +154,14 @@ fn chain(rng: &mut StdRng, size: Size) -> Vec<Record> {
             Log {
                 address: if index == count { Address::repeat_byte(0xee) } else { COMPOSABLE_COW },
                 topics: vec![CREATED, owner.into_word()],
-                data: keccak256(header.this.hash).repeat(12).into(),
+                data: created_data(header.this.hash),
                 index: index as u32 * 3,
                 transaction_index: index as u32,
                 transaction_hash: header.this.hash,
             }
         };
         // One that concerns nobody, now and then.
-        let others = usize::from(number % 5 == 0);
+        let others = usize::from(number.is_multiple_of(5));
         canonical.push(header.this);
         let logs = (0..count + others).map(log).collect();
         records.push(Record::Block(Block { header, logs }));
@@ -265,8 +286,12 @@ fn fate(rng: &mut StdRng, effect: &Effect, size: Size) -> Option<(u64, EffectRes
 fn tape(rng: &mut StdRng, block: BlockRef) -> TapeEntry {
     let answers = [
         ReadAnswer::Returned(keccak256(block.hash).repeat(14).into()),
+        // OrderNotValid("before twap start")
         ReadAnswer::Reverted(Bytes::from_static(&hex!(
-            "c8fc272500000000000000000000000000000000000000000000000000000000"
+                "c8fc2725"
+                "0000000000000000000000000000000000000000000000000000000000000020"
+                "0000000000000000000000000000000000000000000000000000000000000011"
+                "6265666f72652074776170207374617274000000000000000000000000000000"
         ))),
     ];
     let answer = encode_answers(&answers[..rng.random_range(1..3)]);
@@ -360,8 +385,10 @@ fn live_through(
             next_part += due.len();
             let arriving = |(at, _, _): &mut (u64, usize, Outcome)| *at <= this.number;
             let outcomes: Vec<_> = waiting.extract_if(.., arriving).collect();
-            let is_called =
-                logs > 0 || !due.is_empty() || !outcomes.is_empty() || this.number % 8 == 0;
+            let is_called = logs > 0
+                || !due.is_empty()
+                || !outcomes.is_empty()
+                || this.number.is_multiple_of(8);
             if !is_called {
                 step.apply(this, Applied::default()).unwrap();
                 continue;
