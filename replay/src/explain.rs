@@ -12,6 +12,7 @@
 //! or a version of the module is not at hand, is said to be missing, and the rest is told.
 
 mod asked;
+mod earlier;
 mod fate;
 mod handling;
 pub(crate) mod known;
@@ -31,6 +32,7 @@ use shepherd_log::{
 };
 
 pub use asked::{Question, ReadCall};
+pub use earlier::EarlierLog;
 pub use fate::{Fate, Sibling};
 pub use handling::{Change, Handling, Line, Missing};
 pub(crate) use handling::{Changes, watch};
@@ -122,12 +124,12 @@ pub enum ExplainError {
         /// The lanes that were looked at.
         lanes: Vec<LaneId>,
     },
-    /// Several lanes have an effect of this name.
-    #[error("{effect} is an effect of each of {}: name the lane", list(lanes))]
+    /// Several lanes may be meant: more than one has an effect of this name, or none has.
+    #[error("effect {effect} may be one of {}: name the lane", list(lanes))]
     Ambiguous {
         /// The effect.
         effect: EffectId,
-        /// The lanes.
+        /// The lanes that have it; all, when none has.
         lanes: Vec<LaneId>,
     },
     /// The directory for the lane's run cannot be used.
@@ -194,6 +196,9 @@ pub struct Explanation {
     pub version: Option<Version>,
     /// What was handled.
     pub occasion: Option<Occasion>,
+    /// Of an order: logs before it that the module was given and that name the order's owner. The
+    /// newest five, oldest first.
+    pub earlier: Vec<EarlierLog>,
     /// How it was handled, or why that cannot be shown.
     #[serde(flatten)]
     pub handling: Handled,
@@ -363,6 +368,10 @@ pub fn explain(
             from: from.get(),
         }),
         occasion: occasion::of(&journal, effect.offset, module.as_ref())?,
+        earlier: match &module {
+            Some(module) => earlier::of(&journal, effect.offset, module, &wish)?,
+            None => Vec::new(),
+        },
         is_reproduced: handled.is_ok().then(|| stored.is_none() || again == stored),
         handling: match handled {
             Ok(handling) => Handled::Handling(Box::new(handling)),

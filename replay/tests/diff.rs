@@ -368,8 +368,12 @@ fn backtests_under_other_rules_part_where_the_venue_first_says_something_else() 
         let run = Run::open(&bench.dir.path().join(name), &json!({ "name": name })).unwrap();
         let recorded_as = module.lane().module.clone();
         let tape = asked.snapshot(module.lane()).unwrap();
-        let history =
-            History { journal: bench.journal.clone(), tape: Some(Box::new(tape)), recorded_as };
+        let history = History {
+            journal: bench.journal.clone(),
+            tape: Some(Box::new(tape)),
+            recorded_as,
+            instead_of: std::collections::BTreeMap::new(),
+        };
         let backtest = Backtest {
             module: module.clone(),
             window: Window { from: Offset::START, start: Offset::START, end },

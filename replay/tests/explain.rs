@@ -309,7 +309,10 @@ fn an_order_of_the_watcher_is_explained_by_the_log_that_created_it_and_the_contr
     assert_eq!(field("from").value, owner.to_string());
     assert_eq!(field("validTo").value, "1700003599 (2023-11-14T23:13:19Z)");
     assert_eq!(explanation.fate.result, "attempted");
-    // The way to it, in the same lane: the log, and the contract's no.
+    // The log that the module was given three blocks before.
+    let [created] = &explanation.earlier[..] else { panic!("{:?}", explanation.earlier) };
+    assert_eq!((created.record, created.block, created.log.index), (3, 3, 5));
+    assert_eq!(created.log.said.as_ref().unwrap().name, "ConditionalOrderCreated");
     let text = explanation.to_string();
     assert!(text.contains("          kind               sell\n"), "{text}");
     assert!(text.contains("it was sent, and no answer is known yet"), "{text}");
@@ -328,6 +331,7 @@ fn an_order_of_the_watcher_is_explained_by_the_log_that_created_it_and_the_contr
     assert_eq!((log.index, log.contract), (5, Some("ComposableCoW")));
     assert_eq!(log.said.as_ref().unwrap().name, "ConditionalOrderCreated");
     assert_eq!(explanation.fate.result, "waiting");
+    assert_eq!(explanation.earlier, [], "its own log is told with its block");
     let text = explanation.to_string();
     for part in [
         "because of 1 of its 6 logs and the block itself",

@@ -251,6 +251,8 @@ pub(crate) fn watch(
         }
     };
     let advanced = advanced.expect("the record is in the journal");
+    // A replay's steps are written behind, and this one is looked at.
+    runner.lane_mut().flush();
     let after = run.snapshot(&lane)?;
     let Some(trace) = after.traces(record..record.plus(1)).next().transpose()? else {
         return Err(WatchError::NotCalled(record));
@@ -294,8 +296,10 @@ pub(super) fn version_of(
         return Err(missing(VersionError::Unknown { lane }));
     };
     let (from, version) = (*from, *version);
-    load(&version, &lane)
-        .map_err(|source| missing(VersionError::Load { lane, version, from, source }))
+    load(&version, &lane).map_err(|source| {
+        let version = version.into();
+        missing(VersionError::Load { lane, version, from, source })
+    })
 }
 
 impl Place<'_> {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use alloy_primitives::hex;
 
 use crate::explain::{
-    Explanation, Fate, Handled, Handling, Occasion,
+    EarlierLog, Explanation, Fate, Handled, Handling, Occasion,
     asked::Question,
     known::{Argument, Said, Value},
     occasion::{BlockCause, LogSeen},
@@ -34,6 +34,15 @@ impl fmt::Display for Explanation {
         match &self.occasion {
             Some(occasion) => write_occasion(f, occasion)?,
             None => f.write_str("  a record that has been trimmed since\n")?,
+        }
+        if !self.earlier.is_empty() {
+            f.write_str("\nWhat it was told before of the order's owner\n")?;
+        }
+        for earlier in &self.earlier {
+            let EarlierLog { record, block, timestamp, log } = earlier;
+            let time = shown::time(*timestamp).unwrap_or_else(|| timestamp.to_string());
+            writeln!(f, "  record {record}: block {block} of {time}")?;
+            write_log(f, log)?;
         }
         match &self.handling {
             Handled::Handling(handling) => write_handling(f, handling)?,
