@@ -8,11 +8,11 @@
 //!
 //! Nothing is sent, by construction: a replay's lane has no outbox.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use shepherd_dispatch::{Runner, Stop, Venue};
 use shepherd_host::{BoundModule, World};
-use shepherd_log::{Journal, ModuleName, ReadError, StorageError};
+use shepherd_log::{BlockRef, Journal, ModuleName, ReadError, StorageError};
 use shepherd_rpc::Pool;
 use tokio::runtime::Handle;
 
@@ -38,6 +38,9 @@ pub struct History {
     /// The module whose effects in the journal are those of the backtested one. Mostly its own
     /// name.
     pub recorded_as: ModuleName,
+    /// Blocks of a made-up branch, and the real ones in whose place they stand: reads at one are
+    /// asked about the other, for nobody outside knows it. Empty for what really happened.
+    pub instead_of: BTreeMap<BlockRef, BlockRef>,
 }
 
 /// What is backtested, and with what.
@@ -147,7 +150,7 @@ fn begin<'i>(
     backtest: &Backtest,
     interrupted: &'i dyn Fn() -> bool,
 ) -> Result<Outside<'i>, BacktestError> {
-    let History { journal, tape, recorded_as } = history;
+    let History { journal, tape, recorded_as, instead_of } = history;
     let archive = match &backtest.endpoint {
         None => None,
         Some(pool) => {
@@ -160,5 +163,5 @@ fn begin<'i>(
     let reads = HistoryReads::new(tape, cache, archive, records);
     let module = backtest.module.lane().module.clone();
     let venue = SimulatedVenue::new(journal, &recorded_as, module, backtest.rules.clone())?;
-    Ok(Outside { reads, venue, record: backtest.window.from, interrupted })
+    Ok(Outside { reads, venue, record: backtest.window.from, instead_of, interrupted })
 }

@@ -1,5 +1,7 @@
 //! Everything outside of a backtested module: who answers its reads, and what comes of its effects.
 
+use std::collections::BTreeMap;
+
 use shepherd_dispatch::Venue;
 use shepherd_host::{At, ReadAnswer, ReadRequest, Reads, World};
 use shepherd_log::{BlockRef, Deliveries, Effect, EffectId, Offset, Outcome};
@@ -12,6 +14,8 @@ pub(crate) struct Outside<'i> {
     pub(crate) venue: SimulatedVenue,
     /// The record being handled.
     pub(crate) record: Offset,
+    /// Blocks that stand in others' place, and those others.
+    pub(crate) instead_of: BTreeMap<BlockRef, BlockRef>,
     /// Whether nobody waits for an answer any more.
     pub(crate) interrupted: &'i dyn Fn() -> bool,
 }
@@ -27,6 +31,7 @@ impl Reads for Outside<'_> {
         block: BlockRef,
         requests: &[ReadRequest],
     ) -> Result<Vec<ReadAnswer>, World> {
+        let block = *self.instead_of.get(&block).unwrap_or(&block);
         self.reads.read(&self.venue, block, requests, self.interrupted)
     }
 }

@@ -382,6 +382,7 @@ impl<'l> Bench<'l> {
             tape: lane.map(|lane| Box::new(lane) as Box<dyn Tape>),
             recorded_as: self.module.lane().module.clone(),
             journal: journal.clone(),
+            instead_of: std::collections::BTreeMap::new(),
         };
         let asked = Backtest {
             module: self.module.clone(),
