@@ -284,6 +284,11 @@ mod tests {
 
     const BLOCK: BlockRef = BlockRef { number: 7, hash: B256::repeat_byte(7) };
 
+    /// In memory where there is such a directory: files are written thousands of times here.
+    fn scratch() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+    }
+
     fn balance(of: u64) -> (ReadRequest, ReadAnswer) {
         let address = Address::left_padding_from(&of.to_be_bytes());
         // Its last byte is not zero: an entry that ends in zeros survives being cut and filled.
@@ -309,7 +314,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_found_again_for_its_block_and_its_request_alone() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let mut cache = ReadCache::open(dir.path()).unwrap();
         let call = ReadRequest::Call { to: Address::ZERO, data: Bytes::from_static(&[1]) };
         cache.put(BLOCK, &call, &ReadAnswer::Reverted(Bytes::from_static(&[2]))).unwrap();
@@ -327,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_cut_or_filled_with_zeros_anywhere_keeps_its_whole_entries() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         fill(&mut ReadCache::open(dir.path()).unwrap(), 0..4);
         let file = dir.path().join("0.reads");
         let bytes = fs::read(&file).unwrap();
@@ -353,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_changed_bit_anywhere_is_never_an_answer() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         fill(&mut ReadCache::open(dir.path()).unwrap(), 0..3);
         let file = dir.path().join("0.reads");
         let bytes = fs::read(&file).unwrap();
@@ -375,7 +380,7 @@ mod tests {
 
     #[test]
     fn two_that_write_at_once_do_not_meet_and_the_next_one_knows_both() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let mut first = ReadCache::open(dir.path()).unwrap();
         let mut second = ReadCache::open(dir.path()).unwrap();
         fill(&mut first, 0..2);
@@ -391,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_file_of_something_else_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         fs::write(dir.path().join("0.reads"), "a diary").unwrap();
         let error = ReadCache::open(dir.path()).unwrap_err();
         assert!(matches!(error, CacheError::Foreign { .. }), "{error}");
