@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::limits::{
     INSTANCES_MAX, MEMORIES_MAX, MEMORY_MIB_MAX, STACK_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
@@ -15,6 +15,10 @@ use crate::limits::{
 
 /// How often the deadline is looked at. A tick costs nothing while no module is running.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How much of its memory a slot of the pool keeps between calls: what a call over a thousand logs
+/// writes to. The sixteen slots that stay warm keep 16 MiB at most.
+const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
 /// How an engine runs modules.
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +136,12 @@ fn hardened(concurrent_max: u32) -> Config {
     config.max_wasm_stack(STACK_BYTES_MAX);
 
     // A pool: instances are made by mapping the module's memory image copy-on-write.
+    //
+    // What an instance costs is what the kernel does for it, so the pool is set to ask it for as
+    // little as possible (ops/docs/decisions.md has the figures). Where the kernel can tell which
+    // pages a call wrote to, those are put back by hand and stay mapped: no page is given back,
+    // and none has to be faulted in again by the next call. Beyond the bytes kept, and on older
+    // kernels, pages are given back.
     let memory_bytes = (MEMORY_MIB_MAX as usize) << 20;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(concurrent_max)
@@ -143,11 +153,14 @@ fn hardened(concurrent_max: u32) -> Config {
         .max_tables_per_component(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(memory_bytes)
-        // Pages of a slot are given back after each call. Keeping 256 KiB of them made no call
-        // measurably faster; keeping 2 MiB made blocks of a thousand logs a quarter faster, for
-        // up to 32 MiB.
-        .linear_memory_keep_resident(0)
-        .table_keep_resident(0)
+        .pagemap_scan(Enabled::Auto)
+        .linear_memory_keep_resident(match PoolingAllocationConfig::is_pagemap_scan_available() {
+            true => KEEP_RESIDENT_BYTES,
+            // All of these would be overwritten after every call, touched or not.
+            false => 0,
+        })
+        // A table is a few kilobytes, and overwriting those is cheaper than any system call.
+        .table_keep_resident(64 << 10)
         .max_unused_warm_slots(16);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config.memory_init_cow(true);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use shepherd_log::{
 };
 use wasmtime::{
     ResourceLimiter, Result, StoreContextMut,
-    component::{ComponentType, Lift, Linker, Lower},
+    component::{ComponentType, Lift, Linker, Lower, WasmList},
 };
 
 use crate::{
@@ -45,6 +46,8 @@ pub(crate) struct Guest {
     pub(crate) tape: Vec<TapeEntry>,
     pub(crate) lines: Lines,
     tape_bytes: usize,
+    /// Room for the key that is being read, so that it is not allocated for each.
+    key: Vec<u8>,
 }
 
 /// The limits of the call, and which of them ended it.
@@ -101,6 +104,7 @@ impl Guest {
             tape: Vec::new(),
             lines: Lines::default(),
             tape_bytes: 0,
+            key: Vec::new(),
         }
     }
 
@@ -243,13 +247,17 @@ struct WitPage {
 
 fn link_state(linker: &mut Linker<Guest>) -> Result<()> {
     let mut state = linker.instance(&Capability::State.import())?;
-    state.func_wrap("get", |mut caller: Caller<'_>, (key,): (Vec<u8>,)| {
+    state.func_wrap("get", |mut caller: Caller<'_>, (key,): (WasmList<u8>,)| {
         caller.data_mut().record("state.get")?;
-        charge(&mut caller, state_fuel(1, key.len()))?;
+        let mut bytes = mem::take(&mut caller.data_mut().key);
+        bytes.clear();
+        bytes.extend_from_slice(key.as_le_slice(&caller));
+        charge(&mut caller, state_fuel(1, bytes.len()))?;
         let guest = caller.data_mut();
         let record = guest.record.as_mut().expect("checked above");
-        let value =
-            guest.overlay.get(record.lent.state(), &key).map_err(|failure| guest.stop(failure))?;
+        let value = guest.overlay.get(record.lent.state(), &bytes);
+        guest.key = bytes;
+        let value = value.map_err(|failure| guest.stop(failure))?;
         charge(&mut caller, BYTE_FUEL * value.as_ref().map_or(0, Vec::len) as u64)?;
         Ok((value,))
     })?;

@@ -1,7 +1,7 @@
 //! A record's own writes, in front of the state they will be committed to.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry as Slot},
     ops::Bound,
 };
 
@@ -103,13 +103,19 @@ impl Overlay {
         if value_bytes > VALUE_BYTES_MAX {
             return Err(OutputTooLarge::Value { bytes: value_bytes });
         }
-        let replaced = self.writes.get(&key).map_or(0, |old| row_bytes(&key, old.as_ref()));
-        let bytes = self.bytes - replaced + row_bytes(&key, value.as_ref());
+        let added = row_bytes(&key, value.as_ref());
+        // One search for the key, whether it is there or not: a block writes hundreds.
+        let slot = self.writes.entry(key);
+        let replaced = match &slot {
+            Slot::Occupied(old) => row_bytes(old.key(), old.get().as_ref()),
+            Slot::Vacant(_) => 0,
+        };
+        let bytes = self.bytes - replaced + added;
         if bytes > WRITES_BYTES_MAX {
             return Err(OutputTooLarge::Writes { bytes });
         }
         self.bytes = bytes;
-        self.writes.insert(key, value);
+        slot.insert_entry(value);
         Ok(())
     }
 
