@@ -61,6 +61,8 @@ mod error;
 pub mod guest;
 mod host;
 mod input;
+#[cfg(target_arch = "wasm32")]
+mod memory;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod when;
