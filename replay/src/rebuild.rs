@@ -80,7 +80,7 @@ pub enum RebuildError {
         /// The lane.
         lane: LaneId,
         /// Why not.
-        source: VersionError,
+        source: Box<VersionError>,
     },
     /// The lane or its next generation cannot be had.
     #[error(transparent)]
@@ -129,7 +129,7 @@ pub fn rebuild(
                 Err(RebuildError::Interrupted { lane: lane.clone(), next, end })
             }
             Err(VersionError::Stop(Stop::Storage(error))) => Err(error.into()),
-            Err(source) => Err(RebuildError::Again { lane: lane.clone(), source }),
+            Err(error) => Err(RebuildError::Again { lane: lane.clone(), source: Box::new(error) }),
         }
     };
     loop {

@@ -144,7 +144,7 @@ pub enum VerifyError {
         /// The lane.
         lane: LaneId,
         /// Why not.
-        source: VersionError,
+        source: Box<VersionError>,
     },
     /// The journal cannot be read.
     #[error("the journal cannot be read")]
@@ -218,11 +218,11 @@ impl Stopped {
                 return Ok(Stopped { record: *offset, reason });
             }
             VersionError::Stop(Stop::World { source: World::Replay(source), .. }) => source,
-            _ => return Err(VerifyError::Again { lane: lane.clone(), source: error }),
+            _ => return Err(VerifyError::Again { lane: lane.clone(), source: Box::new(error) }),
         };
         match replay.downcast_ref() {
             Some(OffTape::Left { record, source }) => Ok(Stopped::off(*record, source)),
-            _ => Err(VerifyError::Again { lane: lane.clone(), source: error }),
+            _ => Err(VerifyError::Again { lane: lane.clone(), source: Box::new(error) }),
         }
     }
 

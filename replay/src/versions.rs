@@ -36,7 +36,7 @@ pub enum VersionError {
         /// The lane.
         lane: LaneId,
         /// The version.
-        version: LaneVersion,
+        version: Box<LaneVersion>,
         /// From which record it ran.
         from: Offset,
         /// Why it cannot be loaded.
@@ -155,7 +155,7 @@ impl VersionedLane {
             let version = *version;
             let module = load(&version, lane).map_err(|source| VersionError::Load {
                 lane: lane.clone(),
-                version,
+                version: Box::new(version),
                 from,
                 source,
             })?;

@@ -127,7 +127,7 @@ fn generation(store: &Store) -> u32 {
 #[test]
 fn lanes_that_were_killed_again_and_again_are_the_same_again() {
     let first = seed() >> 8;
-    for seed in first..first + seeds(2) {
+    for seed in first..first + seeds(1) {
         println!("seed {}", seed << 8);
         let mut rng = StdRng::seed_from_u64(seed);
         let dir = scratch();

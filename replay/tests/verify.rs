@@ -3,7 +3,11 @@
 
 mod common;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use alloy_primitives::B256;
 use common::{
@@ -34,20 +38,20 @@ fn difference(store: &Store, lane: &LaneId) -> Difference {
 }
 
 /// A lane equals what it computes when it is run again, however that is cut.
-fn check_same(store: &Store, lane: &LaneId, cuts: &[Option<usize>]) {
+fn check_same(seed: u64, store: &Store, lane: &LaneId, cuts: &[Option<usize>]) {
     let live = computed(store, lane);
     let asked_before = asked(store, lane);
     for cut in cuts {
         let dir = scratch();
         let verified = verified(store, lane, dir.path(), *cut);
         let difference = verified.difference.as_ref().map(ToString::to_string);
-        assert_eq!(difference, None, "{lane}, steps of {cut:?}");
+        assert_eq!(difference, None, "{lane}, steps of {cut:?}, seed {seed}");
         assert_eq!((verified.next.get(), verified.digest), (live.next, live.digest));
         let snapshot = store.lane_snapshot(lane).unwrap().unwrap();
         assert_eq!(verified.commits, snapshot.commits().count() as u64);
         // What was computed again is there, and is the same.
         let run = Run::existing(dir.path()).unwrap();
-        assert_eq!(computed(run.store(), lane), live, "{lane}, steps of {cut:?}");
+        assert_eq!(computed(run.store(), lane), live, "{lane}, steps of {cut:?}, seed {seed}");
         assert!(run.snapshot(lane).unwrap().outbox().unwrap().is_empty());
     }
     assert_eq!(computed(store, lane), live, "verifying does not touch the lane");
@@ -57,33 +61,54 @@ fn check_same(store: &Store, lane: &LaneId, cuts: &[Option<usize>]) {
 #[test]
 fn lanes_that_lived_through_reorgs_outages_and_kills_are_the_same_again() {
     let first = seed();
-    let mut lived = common::Lived::default();
-    for seed in first..first + seeds(12) {
-        println!("seed {seed}");
-        let mut rng = StdRng::seed_from_u64(seed);
-        let dir = scratch();
-        let lanes: [&BoundModule; 3] = [&TOKEN_LEDGER, &BALANCE_TRACKER, &TELLER];
-        let mut life = Life::new(seed, 60);
-        life.live(dir.path(), &lanes);
-        let store = store(dir.path());
-        let twice = rng.random_range(0..3);
-        for (position, module) in lanes.iter().enumerate() {
-            let cut = Some(rng.random_range(1..20));
-            let cuts = if position == twice { vec![cut, None, Some(1)] } else { vec![cut] };
-            check_same(&store, module.lane(), &cuts);
-        }
-        let versions = store.lane_snapshot(TELLER.lane()).unwrap().unwrap().versions().unwrap();
-        let versions: Vec<LaneVersion> = versions.into_iter().map(|(_, version)| version).collect();
-        assert_eq!(versions, [version(&READER), version(&TELLER)]);
-        lived.starts += life.lived.starts;
-        lived.reverts += life.lived.reverts;
-        lived.outcomes += life.lived.outcomes;
-        lived.outages += life.lived.outages;
-        lived.passed_over += life.lived.passed_over;
-    }
+    let next = AtomicU64::new(first);
+    let end = first + seeds(100);
+    // The seeds are independent of each other, and a build machine has two cores.
+    let lived = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut lived = common::Lived::default();
+                    loop {
+                        let seed = next.fetch_add(1, Relaxed);
+                        if seed >= end {
+                            return lived;
+                        }
+                        lived += one_life(seed);
+                    }
+                })
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join().expect("no life differs"));
+        joined.fold(common::Lived::default(), |mut all, lived| {
+            all += lived;
+            all
+        })
+    });
     println!("{lived:?}");
     let common::Lived { starts, reverts, outcomes, outages, passed_over } = lived;
     assert!(starts > 1 && reverts > 0 && outcomes > 0 && outages > 0 && passed_over > 0);
+}
+
+/// Lets three lanes live through a history, and verifies each of them.
+fn one_life(seed: u64) -> common::Lived {
+    println!("a life of SHEPHERD_SEED={seed} SHEPHERD_SEEDS=1");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = scratch();
+    let lanes: [&BoundModule; 3] = [&TOKEN_LEDGER, &BALANCE_TRACKER, &TELLER];
+    let mut life = Life::new(seed, 60);
+    life.live(dir.path(), &lanes);
+    let store = store(dir.path());
+    let twice = rng.random_range(0..3);
+    for (position, module) in lanes.iter().enumerate() {
+        let cut = Some(rng.random_range(1..20));
+        let cuts = if position == twice { vec![cut, None, Some(1)] } else { vec![cut] };
+        check_same(seed, &store, module.lane(), &cuts);
+    }
+    let versions = store.lane_snapshot(TELLER.lane()).unwrap().unwrap().versions().unwrap();
+    let versions: Vec<LaneVersion> = versions.into_iter().map(|(_, version)| version).collect();
+    assert_eq!(versions, [version(&READER), version(&TELLER)], "seed {seed}");
+    life.lived
 }
 
 #[test]
@@ -126,7 +151,7 @@ fn a_revert_that_told_half_of_what_it_tells_before_the_weather_is_the_same_again
     };
     while live.advance(1, &mut second_fails, &|| false).unwrap().is_some() {}
     drop((live, outbox));
-    check_same(&store, TELLER.lane(), &[None, Some(1)]);
+    check_same(0, &store, TELLER.lane(), &[None, Some(1)]);
     let snapshot = store.lane_snapshot(TELLER.lane()).unwrap().unwrap();
     assert_eq!(snapshot.tape(Offset::new(6)).unwrap().len(), 1, "half of what it tells was told");
 }

@@ -115,7 +115,7 @@ fn problem(lane: &LaneId, error: RebuildError) -> Problem {
             "the lane is what it was; the same command goes on, and with --abandon it is given up",
         ),
         RebuildError::NoLane(_) | RebuildError::Ahead { .. } => Problem::new(Code::Failed, message),
-        RebuildError::Again { source, .. } => again_problem(message, source),
+        RebuildError::Again { source, .. } => again_problem(message, *source),
         RebuildError::Lane(error) => lane_problem(lane, &error),
         RebuildError::Switch(_) | RebuildError::Storage(_) => {
             Problem::new(Code::Untrusted, message)

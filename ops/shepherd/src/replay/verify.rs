@@ -192,7 +192,7 @@ fn problem(lane: &LaneId, error: VerifyError) -> Problem {
     match error {
         VerifyError::Interrupted { .. } => Problem::new(Code::Stopped, message),
         VerifyError::NoLane(_) => Problem::new(Code::Failed, message),
-        VerifyError::Again { source, .. } => again_problem(message, source),
+        VerifyError::Again { source, .. } => again_problem(message, *source),
         VerifyError::Run(_) => Problem::new(Code::WriteFailed, message).help(NO_ROOM_HELP),
         VerifyError::Journal(_) | VerifyError::Storage(_) => Problem::new(Code::Untrusted, message),
     }
