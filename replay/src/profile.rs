@@ -461,7 +461,7 @@ mod tests {
         check(1_000, 1_102, default, &all[..2]);
         check(1_000, 1_300, default, &all);
         check(1_000, 1, default, &[]);
-        check(0, 1, Thresholds { fuel_total: None, ..default }, &all[1..]);
+        check(10, 20, Thresholds { fuel_total: None, ..default }, &all[1..]);
         let time = Thresholds { micros_p99: Some(0.5), ..default };
         check(10_000, 20_000, time, &[all[0], all[1], all[2], "microseconds per block, p99"]);
         let none = Thresholds { fuel_total: None, fuel_p99: None, fuel_max: None, ..default };

@@ -274,7 +274,7 @@ mod tests {
     fn bars_stand_upon_each_other() {
         let chart = values(&[[3, 1], [0, 2]]).stacked();
         let shapes: Vec<_> =
-            chart.bars.iter().map(|bar| (bar.x, bar.y, bar.height, bar.class)).collect();
+            chart.bars.iter().map(|bar| (bar.x.round(), bar.y, bar.height, bar.class)).collect();
         let expected = [(6.0, 25.0, 75.0, "s1"), (6.0, 0.0, 25.0, "s2"), (56.0, 50.0, 50.0, "s2")];
         assert_eq!(shapes, expected);
         assert_eq!(chart.x_ticks, [Tick { at: 75.0, label: "one".to_owned() }]);
