@@ -18,6 +18,9 @@ use crate::{
 /// Calls of one run.
 const CALLS: u32 = 2_000;
 
+/// Addresses in a large configuration.
+const HANDLERS: u64 = 1_000;
+
 /// A module from its folder in this repository, for the synthetic chain.
 pub fn load(folder: &str, config: &str) -> anyhow::Result<BoundModule> {
     load_for(folder, CHAIN, CHAIN_ID, config)
@@ -45,17 +48,25 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
     report.section(
         "Instances and calls",
         "A fresh instance from the pool, `configure`, and `handle`, for every block; the state is a \
-         map in memory. The difference between the rows is the cost of logs and of host calls.",
+         map in memory. Each log moves tokens between two holders of its own: two balances read \
+         and written. The difference between the rows is the cost of logs, of host calls, and of a \
+         large configuration.",
     );
     let runs = report.runs;
     let hostile = load("fixtures/hostile", "")?;
     let ledger = load("token-ledger", "")?;
     let tracker = load("balance-tracker", "")?;
+    // A module whose configuration is most of its work: read again for every record.
+    let handlers: Vec<String> = (0..HANDLERS)
+        .map(|n| format!("\"{}\"", Address::left_padding_from(&n.to_be_bytes())))
+        .collect();
+    let monitor = load("twap-monitor", "")?;
+    let configured = load("twap-monitor", &format!("twap_handlers = [{}]", handlers.join(", ")))?;
     let transfer = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
-    let topics: Vec<[B256; 3]> = (0..400u64)
+    let topics: Vec<[B256; 3]> = (0..1000u64)
         .map(|n| {
-            let holder = |n: u64| Address::left_padding_from(&(n % 97).to_be_bytes()).into_word();
-            [transfer, holder(n), holder(n * 7 + 1)]
+            let holder = |n: u64| Address::left_padding_from(&n.to_be_bytes()).into_word();
+            [transfer, holder(2 * n + 1), holder(2 * n + 2)]
         })
         .collect();
     let value = U256::from(7).to_be_bytes::<32>();
@@ -76,9 +87,12 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
     let cases = [
         ("instance, configure, 2 host calls", &hostile, 0),
         ("balance-tracker: one read, 1 balance", &tracker, 0),
+        ("twap-monitor: nothing due", &monitor, 0),
+        ("twap-monitor: nothing due, 1 000 configured addresses", &configured, 0),
         ("token-ledger: 1 log", &ledger, 1),
         ("token-ledger: 50 logs", &ledger, 50),
-        ("token-ledger: 400 logs", &ledger, 400),
+        ("token-ledger: 300 logs", &ledger, 300),
+        ("token-ledger: 1 000 logs", &ledger, 1000),
     ];
     for (what, module, count) in cases {
         let logs = logs(count);
