@@ -298,7 +298,7 @@ pub(super) fn version_of(
     let (from, version) = (*from, *version);
     load(&version, &lane).map_err(|source| {
         let version = version.into();
-        missing(VersionError::Load { lane, version, from, source })
+        missing(VersionError::Load { lane, version: Box::new(version), from, source })
     })
 }
 
