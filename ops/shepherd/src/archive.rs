@@ -128,6 +128,11 @@ impl Archive {
     }
 }
 
+/// The names that a module's two files would have.
+pub fn version(module: &Configured) -> LaneVersion {
+    LaneVersion { module: module.sha256().0, binding: Sha256::of(&document(module)).0 }
+}
+
 fn document(module: &Configured) -> Vec<u8> {
     let document = Document {
         format: FORMAT,
@@ -184,7 +189,7 @@ mod tests {
         keep(&archive.component(module), component).unwrap();
         let engine = modules::engine().unwrap();
         let why = |version: LaneVersion| {
-            archive.load(&engine, &lane, &version).err().expect("it cannot be").message
+            archive.load(&engine, &lane, &version).expect_err("it cannot be").message
         };
         let devnet = binding(FORMAT, "devnet");
         for (version, expected) in [

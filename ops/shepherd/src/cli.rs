@@ -1,6 +1,9 @@
 //! The command line, as people type it.
 
+mod backtest;
+mod explain;
 mod journal;
+mod record;
 mod replay;
 
 use std::path::PathBuf;
@@ -11,7 +14,10 @@ use shepherd_ingest::Start;
 use shepherd_log::{ChainName, EffectId, LaneId, ModuleName};
 
 pub use self::{
+    backtest::{Assignment, Backtest, Diff, History, Outside, Profile, Setting, WhatIf},
+    explain::Explain,
     journal::{Export, Find, Format, Import, JournalCommand, OneChain, Tail, Verify},
+    record::{Cut, RecordCommand},
     replay::{Rebuild, ReplayCommand, Show, VerifyLanes},
 };
 use crate::{config, exit, scaffold};
@@ -114,6 +120,31 @@ after that. Asks the running daemon, or reads the data directory when none is ru
     /// What a module computed
     #[command(subcommand)]
     State(StateCommand),
+
+    /// Why an order was placed or a webhook called: what the module was given, read, and wrote
+    #[command(after_help = "\
+Example:
+  shepherd explain 17.0 --lane twap-monitor@mainnet
+  shepherd explain 0x… --json
+
+17.0 is the first effect of record 17, as `outbox list` and the log write it; an order is also found by its
+UID. The lane is run again up to that record, in a store of its own and with the answers on its tape. Needs
+the data directory for itself: stop the daemon first.")]
+    Explain(Explain),
+
+    /// What a module takes: fuel and time for each block, and the blocks that take most
+    #[command(after_help = "\
+Example:
+  shepherd profile modules/twap-monitor --chain mainnet --last 7d --save before.json
+  shepherd profile modules/twap-monitor --chain mainnet --last 7d --compare before.json
+
+Runs the module over the past as `replay backtest` does. Fuel is the same on every machine. With --compare
+ends with 12 when it takes more fuel than it may: over the same blocks, in all, at p99 or in the hottest block.")]
+    Profile(Box<Profile>),
+
+    /// Small pieces of the past in files, for tests and for people
+    #[command(subcommand)]
+    Record(RecordCommand),
 
     /// Run history again: to prove a lane, to rebuild it, to try a module out
     #[command(subcommand)]

@@ -29,7 +29,9 @@ Exit codes:
    8  stored data cannot be trusted
    9  a write to the data directory failed, for example because the disk is full
   10  a shutdown was cut short, by its time limit or by a second signal
-  11  SIGINT or SIGTERM came before the work was done; the same command goes on from there";
+  11  SIGINT or SIGTERM came before the work was done; the same command goes on from there
+  12  two runs that were compared differ, a module took more than it may, or a recording came to
+      something else";
 
 /// What a script can tell apart. The numbers are a promise: see [`TABLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub enum Code {
     CutShort = 10,
     /// A signal came before the work was done.
     Stopped = 11,
+    /// A comparison came out different.
+    Different = 12,
 }
 
 /// A place in a file, with the line as it is written there.
@@ -272,6 +276,7 @@ help: remove it";
             Code::WriteFailed,
             Code::CutShort,
             Code::Stopped,
+            Code::Different,
         ] {
             let start = format!("{:>4}  ", code as i32);
             assert!(TABLE.lines().any(|line| line.starts_with(&start)), "{code:?}");

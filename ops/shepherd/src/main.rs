@@ -11,6 +11,7 @@ mod destinations;
 mod endpoints;
 mod exchange;
 mod exit;
+mod explain;
 mod find;
 mod history;
 mod init;
@@ -18,6 +19,7 @@ mod inspect;
 mod mask;
 mod modules;
 mod progress;
+mod record;
 mod rehearsal;
 mod reindex;
 mod reorgs;
@@ -39,8 +41,8 @@ use clap::Parser;
 
 use crate::{
     cli::{
-        Cli, Command, CursorCommand, JournalCommand, ModuleCommand, OutboxCommand, ReplayCommand,
-        StateCommand,
+        Cli, Command, CursorCommand, JournalCommand, ModuleCommand, OutboxCommand, RecordCommand,
+        ReplayCommand, StateCommand,
     },
     exit::Failure,
 };
@@ -80,7 +82,14 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Outbox(OutboxCommand::Show(args)) => data::effect(&config()?, args),
         Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),
         Command::Module(ModuleCommand::New(args)) => scaffold::new(args),
+        Command::Explain(args) => explain::explain(&config()?, args),
         Command::Replay(ReplayCommand::Verify(args)) => replay::verify::verify(&config()?, args),
+        Command::Replay(ReplayCommand::Backtest(args)) => {
+            replay::backtest::backtest(&cli.config, args)
+        }
+        Command::Replay(ReplayCommand::Diff(args)) => replay::diff::diff(&cli.config, args),
+        Command::Record(RecordCommand::Cut(args)) => record::cut(&config()?, args),
+        Command::Profile(args) => replay::profile::profile(&cli.config, args),
         Command::Replay(ReplayCommand::Rebuild(args)) => replay::rebuild::rebuild(&config()?, args),
         Command::State(StateCommand::List(args)) => data::state(&config()?, args),
     }

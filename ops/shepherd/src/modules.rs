@@ -54,7 +54,12 @@ impl Configured {
 }
 
 impl Loaded {
-    /// Reads a manifest and its component and checks one against the other, once `admits` has let the component pass by its file and its sha256.
+    /// Reads a manifest and its component and checks one against the other.
+    pub fn read(file: &Path, engine: &Engine) -> Result<Loaded, Problem> {
+        Loaded::read_if(file, engine, |_, _| Ok(()))
+    }
+
+    /// The same, once `admits` has let the component pass by its file and its sha256.
     fn read_if(
         file: &Path,
         engine: &Engine,
@@ -68,6 +73,11 @@ impl Loaded {
             .load(&manifest, &component)
             .map_err(|error| Problem::from_error(Code::Module, &error))?;
         Ok(Loaded { module, manifest: text, component: component.into() })
+    }
+
+    /// The text of its manifest.
+    pub fn text(&self) -> &str {
+        &self.manifest
     }
 
     /// The checked manifest.

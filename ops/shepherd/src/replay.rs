@@ -6,9 +6,16 @@
 //!   progress, Ctrl-C ─────────┘
 //! ```
 
+pub mod backtest;
+pub mod diff;
+pub mod past;
+pub mod profile;
 pub mod rebuild;
+mod scratch;
+pub mod setting;
 pub mod verify;
-mod versions;
+pub mod versions;
+mod what_if;
 
 use std::{
     num::NonZero,
@@ -22,6 +29,7 @@ use shepherd_replay::VersionError;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+pub use self::scratch::Scratch;
 use self::versions::NotLoaded;
 use crate::{
     config::Config,
@@ -32,7 +40,7 @@ use crate::{
 };
 
 /// Opens the data directory for a replay, which nobody else may have open meanwhile.
-fn open(config: &Config) -> Result<Store, Problem> {
+pub fn open(config: &Config) -> Result<Store, Problem> {
     open_existing(config).map_err(|problem| match problem.code {
         Code::Locked => problem.help(
             "stop `shepherd run` meanwhile: its lanes go on where they were; or replay a recording, \
@@ -87,23 +95,28 @@ fn again_problem(message: String, error: VersionError) -> Problem {
 }
 
 /// Hears SIGINT and SIGTERM while a replay works.
-struct Interrupt {
+pub struct Interrupt {
     asked: CancellationToken,
     /// Its threads wait for the signals.
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Interrupt {
     /// Both are caught from now on. A second one ends the process on the spot.
-    fn new() -> Result<Interrupt, Problem> {
+    pub fn new() -> Result<Interrupt, Problem> {
         let runtime = runtime()?;
         let asked = CancellationToken::new();
         runtime.block_on(async { signals::cancel_on_signal(&asked) })?;
-        Ok(Interrupt { asked, _runtime: runtime })
+        Ok(Interrupt { asked, runtime })
+    }
+
+    /// Whoever is given this may use the runtime from here on.
+    pub fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
+        self.runtime.enter()
     }
 
     /// Whether the work should end at the next record.
-    fn asked(&self) -> bool {
+    pub fn asked(&self) -> bool {
         self.asked.is_cancelled()
     }
 }
@@ -144,6 +157,6 @@ mod tests {
     fn results_are_in_the_order_of_the_items() {
         let doubled = in_parallel((0..100).collect(), |number: u32| number * 2);
         assert_eq!(doubled, (0..100).map(|number| number * 2).collect::<Vec<_>>());
-        assert_eq!(in_parallel(Vec::<u32>::new(), |number| number), []);
+        assert!(in_parallel(Vec::<u32>::new(), |number| number).is_empty());
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::HumanCount;
 use serde::Serialize;
 
 /// Writes to standard output.
@@ -51,6 +52,11 @@ pub fn print_table(table: &mut Table) {
 pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+/// A number with its thousands apart: `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    HumanCount(number).to_string()
 }
 
 /// A size as people read it: `1.5 GiB`.

@@ -3,19 +3,19 @@
 //! Each lane is computed again in a folder of its own below the data directory, which is removed
 //! when it is done and gone on with when it was stopped.
 
-use std::{fs, io, path::PathBuf};
-
 use serde::Serialize;
 use shepherd_admin::view::{BlockRefView, OffsetView, bytes};
 use shepherd_log::{BlockRef, Effect, LaneId, Offset};
-use shepherd_replay::{Difference, RunError, Verified, VerifyError};
+use shepherd_replay::{Difference, Verified, VerifyError};
 use shepherd_rpc::in_words;
 
-use super::{Interrupt, again_problem, in_parallel, known, lanes, open, versions::Versions};
+use super::{
+    Interrupt, Scratch, again_problem, in_parallel, known, lanes, open, versions::Versions,
+};
 use crate::{
     cli,
     config::Config,
-    exit::{Code, Failure, NO_ROOM_HELP, Problem, file_problem},
+    exit::{Code, Failure, NO_ROOM_HELP, Problem},
     modules,
     progress::lanes::Lanes,
     show::{print, print_json, print_table, table},
@@ -107,49 +107,24 @@ pub fn verify(config: &Config, args: &cli::VerifyLanes) -> Result<(), Failure> {
     let done = in_parallel(chosen, |lane| {
         let shown = progress.lane("verify", &lane);
         let mut versions = Versions::new(config, &engine);
-        let mut again = || {
+        let scratch = Scratch::of(config, "verify", &lane);
+        let verified = scratch.work(|dir| {
             shepherd_replay::verify(
                 &store,
                 &lane,
                 &mut |version, lane| versions.load_again(version, lane),
-                &folder(config, &lane),
+                dir,
                 None,
                 &mut |progress| shown.set(progress),
                 &|| interrupt.asked(),
             )
-        };
-        let verified = match again() {
-            // What is there is of a lane that was replaced since: nothing in it is worth keeping.
-            Err(VerifyError::Run(
-                RunError::OtherRun { .. }
-                | RunError::OtherJournal { .. }
-                | RunError::OtherRecords { .. },
-            )) => {
-                remove(config, &lane)?;
-                again()
-            }
-            verified => verified,
-        };
+        })?;
         let verified = verified.map_err(|error| problem(&lane, error))?;
-        remove(config, &lane)?;
+        scratch.remove()?;
         Ok::<_, Problem>(verified)
     });
     drop(progress);
     report(args, done)
-}
-
-fn folder(config: &Config, lane: &LaneId) -> PathBuf {
-    config.data_dir.join("replay").join("verify").join(lane.to_string())
-}
-
-fn remove(config: &Config, lane: &LaneId) -> Result<(), Problem> {
-    let folder = folder(config, lane);
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(file_problem(Code::WriteFailed, "remove", &folder, &error))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn report(args: &cli::VerifyLanes, done: Vec<Result<Verified, Problem>>) -> Result<(), Failure> {

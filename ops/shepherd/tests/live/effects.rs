@@ -30,6 +30,9 @@ const ORDERS_PER_KILL: u64 = 12;
 /// The longest a daemon works before it is killed.
 const WORKING: Duration = Duration::from_millis(400);
 
+/// The lane that asks for the orders.
+const LANE: &str = "twap-monitor@devnet";
+
 fn faults() -> Vec<Rule> {
     let rule = |rate, fault| Rule { rate, ..Rule::always(fault) };
     vec![
@@ -109,6 +112,17 @@ fn a_daemon_killed_while_it_places_orders_places_each_of_them_once() {
     until(&folder, &["outbox", "list", "--json"], |view| view[0]["unsettled"] == 0);
     stop(daemon);
     verify_again(&folder);
+    let uid = expected.first().expect("orders were created").to_string();
+    let why = folder.json(&["explain", &uid, "--quiet", "--json"]);
+    assert_eq!(
+        (&why["lane"], &why["wish"]["key"]),
+        (&LANE.into(), &uid.as_str().into()),
+        "{why:#}"
+    );
+    assert_eq!(why["is_reproduced"], true, "{why:#}");
+    let told = folder.run(&["explain", &uid, "--quiet"]).stdout;
+    println!("{told}");
+    assert!(told.starts_with(&format!("{LANE} asked for order {uid}")), "{told}");
 
     let stats = orderbook.stats();
     let there: BTreeSet<Uid> = stats.orders.keys().copied().collect();
