@@ -274,7 +274,7 @@ struct InFlight {
 impl Drop for Lane {
     fn drop(&mut self) {
         // Another holder must find what this one has done.
-        self.flush();
+        self.settle();
     }
 }
 
@@ -437,8 +437,14 @@ impl Lane {
         self.is_behind = true;
     }
 
-    /// When this returns, every step survives a power cut.
+    /// When this returns, every step survives a power cut, and so does every later one when its
+    /// commit returns.
     pub fn flush(&mut self) {
+        self.is_behind = false;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
         if let Some(InFlight { changes, submitted }) = self.in_flight.take() {
             submitted.wait();
             self.remembered.commit(changes);
@@ -460,7 +466,6 @@ impl Lane {
     /// Takes a live lane's place, with its outbox.
     pub(crate) fn become_live(&mut self, outbox: Outbox) {
         self.flush();
-        self.is_behind = false;
         self.role = Role::Live;
         self.outbox = outbox;
     }
@@ -893,7 +898,7 @@ impl Step<'_> {
             self.lane.in_flight = None;
             self.lane.remembered.commit(self.changes);
         } else {
-            self.lane.flush();
+            self.lane.settle();
             self.lane.in_flight = Some(InFlight { changes: self.changes, submitted });
         }
         taken_back.carry_out(&mut held);
@@ -916,7 +921,7 @@ impl Step<'_> {
     /// Waits for the step before this one, if it is not durable yet, and looks at the store anew.
     fn see_what_was_committed(&mut self) {
         if self.lane.in_flight.is_some() {
-            self.lane.flush();
+            self.lane.settle();
             self.before = self.lane.snapshot();
         }
     }
@@ -1221,19 +1226,14 @@ fn hash_writes(hasher: &mut blake3::Hasher, writes: &Writes) {
 }
 
 impl Applied {
-    /// Digest of what was written and asked for, wherever that was, chained to an earlier one.
+    /// Digest of what was written, chained to an earlier one.
     pub(crate) fn digest(&self, before: Digest) -> Digest {
-        if self.writes.is_empty() && self.effects.is_empty() {
+        if self.writes.is_empty() {
             return before;
         }
-        let nowhere = BlockRef { number: 0, hash: alloy_primitives::B256::ZERO };
         let mut hasher = blake3::Hasher::new();
         hasher.update(&before.0);
         hash_writes(&mut hasher, &self.writes);
-        for effect in &self.effects {
-            hasher.update(&[2]);
-            hasher.update(codec::effect_digest(nowhere, effect).0.as_slice());
-        }
         Digest(*hasher.finalize().as_bytes())
     }
 }

@@ -53,7 +53,7 @@ pub struct Trace {
     pub fuel: u64,
     /// How long it ran, reads included, in microseconds. Another run has another time.
     pub micros: u64,
-    /// Digest of what it wrote and asked for, in order.
+    /// Digest of the keys it set or removed and their values, in order.
     pub wrote: Digest,
     /// Digest of what it read and was answered, in order.
     pub read: Digest,

@@ -233,9 +233,6 @@ pub struct AspectSeen {
     pub decides: bool,
     /// Records that differ in it.
     pub records: u64,
-    /// Records that may: they differ in effects and write equally many keys, so that it cannot be
-    /// told from what is remembered of them.
-    pub unclear: u64,
     /// The first of the records that differ.
     pub first: Option<Place>,
 }
@@ -284,9 +281,9 @@ pub fn diff(
     let mut pass = Pass::new(&of_a, &of_b, records.clone(), compare);
     pass.run()?;
     let state = final_state(&of_a, &of_b, compare.listed_max)?;
-    let mut aspects = pass.aspects;
+    let aspects = pass.aspects;
     let first = match pass.first {
-        Some(found) => Some(first::look(found, a, b, &of_a, &of_b, compare, &mut aspects)?),
+        Some(found) => Some(first::look(found, a, b, &of_a, &of_b, compare)?),
         None => None,
     };
     let ended_apart = of_a.cursor().next != of_b.cursor().next;
@@ -350,7 +347,6 @@ impl<'s> Pass<'s> {
             aspect,
             decides: compare.decides.contains(&aspect),
             records: 0,
-            unclear: 0,
             first: None,
         };
         Pass {
@@ -406,17 +402,9 @@ impl<'s> Pass<'s> {
         let wish = |effects: &[effects::Asked]| -> Vec<_> {
             effects.iter().map(|asked| asked.effect.clone()).collect()
         };
-        let effects_differ = a.wrote != b.wrote && wish(&asked.a) != wish(&asked.b);
+        let effects_differ = wish(&asked.a) != wish(&asked.b);
         self.effects.take(asked)?;
-        let wrote_something = |trace: &Trace| trace.writes > 0 || trace.effects > 0;
-        let wrote_otherwise = a.wrote != b.wrote && (wrote_something(a) || wrote_something(b));
-        let (state, state_unclear) = match (wrote_otherwise, effects_differ) {
-            (false, _) => (false, false),
-            (true, false) => (true, false),
-            (true, true) if a.writes != b.writes => (true, false),
-            (true, true) => (false, a.writes > 0),
-        };
-        let differs = [state, effects_differ, a.read != b.read, a.fuel != b.fuel];
+        let differs = [a.wrote != b.wrote, effects_differ, a.read != b.read, a.fuel != b.fuel];
         let mut aspects = Vec::new();
         for (seen, differs) in self.aspects.iter_mut().zip(differs) {
             if !differs {
@@ -426,7 +414,6 @@ impl<'s> Pass<'s> {
             seen.first.get_or_insert(place);
             aspects.push(seen.aspect);
         }
-        self.aspects[0].unclear += u64::from(state_unclear);
         let decides = aspects.iter().any(|aspect| self.compare.decides.contains(aspect));
         if decides && self.first.is_none() {
             self.first = Some(Found { place, record, traces, aspects });

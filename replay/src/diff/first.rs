@@ -8,7 +8,7 @@ use shepherd_log::{LaneId, LaneSnapshot, Offset, StorageError, Trace};
 
 use crate::{
     diff::{
-        Again, Aspect, AspectSeen, Compare, DiffError, Found, Place, SettledBy, Side, Sides,
+        Again, Aspect, Compare, DiffError, Found, Place, SettledBy, Side, Sides,
         effects::{self, EffectDifference, EffectsOf},
         retold::Retold,
     },
@@ -80,25 +80,14 @@ pub(super) fn look(
     of_a: &LaneSnapshot,
     of_b: &LaneSnapshot,
     compare: &Compare,
-    seen: &mut [AspectSeen],
 ) -> Result<First, DiffError> {
-    let Found { place, record, traces, mut aspects } = found;
+    let Found { place, record, traces, aspects } = found;
     let handlings = again(a, record, traces.a.as_ref())
         .and_then(|a_handling| Ok((a_handling, again(b, record, traces.b.as_ref())?)));
     let (state, reads) = match &handlings {
         Ok((a, b)) => (Look::Seen(values(&a.changes, &b.changes)), Look::Seen(questions(a, b))),
         Err(why) => (Look::NotSeen(why.clone()), Look::NotSeen(why.clone())),
     };
-    // What could not be told from the traces can be told now.
-    if let Look::Seen(values) = &state {
-        let unclear = !values.is_empty() && !aspects.contains(&Aspect::State);
-        if unclear {
-            aspects.insert(0, Aspect::State);
-            seen[0].records += 1;
-            seen[0].unclear = seen[0].unclear.saturating_sub(1);
-            seen[0].first = Some(place);
-        }
-    }
     let cut = |look: Look<Vec<ValueDifference>>| match look {
         Look::Seen(mut all) => {
             all.truncate(compare.listed_max);

@@ -105,13 +105,10 @@ fn place(place: &Place) -> String {
 }
 
 fn write_aspect(f: &mut fmt::Formatter<'_>, seen: &AspectSeen) -> fmt::Result {
-    let AspectSeen { aspect, decides, records, unclear, first } = seen;
+    let AspectSeen { aspect, decides, records, first } = seen;
     write!(f, "  {:8} {records:>10}", aspect.as_str())?;
     if let Some(first) = first {
         write!(f, "  first at {}", place(first))?;
-    }
-    if *unclear > 0 {
-        write!(f, "; {unclear} more may differ")?;
     }
     f.write_str(if *decides { "\n" } else { "  (does not decide)\n" })
 }

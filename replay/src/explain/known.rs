@@ -390,7 +390,7 @@ mod tests {
             assert_eq!(ERRORS_BY_SELECTOR[&Selector::from(selector)].name, name);
         }
         for (hash, word) in HASHED {
-            assert_eq!(alloy_primitives::hex::encode(keccak256(word)), hash);
+            assert_eq!(hex::encode(keccak256(word)), hash);
         }
     }
 
