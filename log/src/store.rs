@@ -82,6 +82,9 @@ pub struct Options {
     pub on_write_failure: fn(&str) -> !,
     /// Where commits are counted.
     pub metrics: Metrics,
+    /// A lane whose state is about to be rebuilt, so that the store also opens when that state is
+    /// not the one the lane's last step left.
+    pub to_rebuild: Option<LaneId>,
 }
 
 impl Default for Options {
@@ -93,6 +96,7 @@ impl Default for Options {
                 std::process::abort()
             },
             metrics: Metrics::unregistered(),
+            to_rebuild: None,
         }
     }
 }
@@ -345,7 +349,9 @@ impl Store {
         let snapshot = database.snapshot();
         let highwater_file = path.join("highwater");
         let mut loaded = checks::load(&database, &keyspaces, &snapshot)?;
-        let highwater = checks::check(&mut loaded, &highwater_file, &keyspaces, &snapshot)?;
+        let to_rebuild = options.to_rebuild.as_ref();
+        let highwater =
+            checks::check(&mut loaded, &highwater_file, &keyspaces, &snapshot, to_rebuild)?;
         let highwater =
             highwater.map_err(|findings| OpenError::Untrusted { path: path.clone(), findings })?;
         if format < FORMAT {
