@@ -3,6 +3,7 @@
 mod backtest;
 mod explain;
 mod journal;
+mod module_test;
 mod record;
 mod replay;
 
@@ -17,6 +18,7 @@ pub use self::{
     backtest::{Assignment, Backtest, Diff, History, Outside, Profile, Setting, WhatIf},
     explain::Explain,
     journal::{Export, Find, Format, Import, JournalCommand, OneChain, Tail, Verify},
+    module_test::ModuleTest,
     record::{Cut, RecordCommand},
     replay::{Rebuild, ReplayCommand, Show, VerifyLanes},
 };
@@ -200,6 +202,17 @@ Example:
 Writes a crate with its manifest, tests and README into a new folder. In a checkout of Shepherd the
 SDK is found. ops/docs/module-tutorial.md goes on from here.")]
     New(NewModule),
+
+    /// Run the recordings beside a module again, and compare with what they have to come to
+    #[command(after_help = "\
+Example:
+  shepherd module test modules/twap-monitor
+  shepherd module test modules/twap-monitor --bless
+
+Each recordings/NAME.jsonl, as `record cut` makes them, is run with its own tape; recordings/NAME.expected.json
+says what has to come of it: effects, state, and fuel within a tolerance. Ends with 12 when something else
+comes of one.")]
+    Test(ModuleTest),
 }
 
 #[derive(Debug, Subcommand)]

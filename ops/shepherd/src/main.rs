@@ -17,6 +17,7 @@ mod history;
 mod init;
 mod inspect;
 mod mask;
+mod module_test;
 mod modules;
 mod progress;
 mod record;
@@ -82,6 +83,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Outbox(OutboxCommand::Show(args)) => data::effect(&config()?, args),
         Command::Module(ModuleCommand::Inspect(args)) => inspect::inspect(args),
         Command::Module(ModuleCommand::New(args)) => scaffold::new(args),
+        Command::Module(ModuleCommand::Test(args)) => module_test::test(args),
         Command::Explain(args) => explain::explain(&config()?, args),
         Command::Replay(ReplayCommand::Verify(args)) => replay::verify::verify(&config()?, args),
         Command::Replay(ReplayCommand::Backtest(args)) => {

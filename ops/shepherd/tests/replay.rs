@@ -196,6 +196,23 @@ fn a_recording_is_run_over_without_data_directory_and_configuration() {
     let backtest = ["replay", "backtest", &ledger, "--recording", "cut.jsonl", "--json"];
     let summary = elsewhere.json(&backtest);
     assert_eq!(summary["state"], live["state"]);
+
+    // Beside a module it is a test of it.
+    let (manifest, _) = module("token-ledger");
+    let component = manifest.parent().unwrap().join("../../target/modules/token-ledger.wasm");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("../../target/modules/token-ledger.wasm", component.to_str().unwrap());
+    elsewhere.write("ledger/module.toml", text);
+    let test = ["module", "test", "ledger"];
+    elsewhere.fails(&test, 1, &["there are no recordings in ledger/recordings"]);
+    let recording = fs::read(folder.path("cut.jsonl")).unwrap();
+    elsewhere.write("ledger/recordings/first.jsonl", &recording);
+    elsewhere.fails(&test, 12, &["1 recording not as expected", "--bless"]);
+    let blessed = elsewhere.run(&["module", "test", "ledger", "--bless"]);
+    assert_eq!(blessed.code, Some(0), "{blessed:?}");
+    let met = elsewhere.json(&["module", "test", "ledger", "--json"]);
+    assert_eq!(met[0]["verdict"], "met", "{met}");
+
     let cut = fs::read_to_string(folder.path("cut.jsonl")).unwrap();
     elsewhere.write("cut.jsonl", cut.replacen("\"number\":7,", "\"number\":8,", 1));
     elsewhere.fails(&backtest, 1, &["cut.jsonl:", "Recordings are made by `shepherd record cut`"]);

@@ -199,17 +199,19 @@ fn folder(lane: &LaneId, module: &Configured, spec: &Value) -> PathBuf {
 }
 
 fn open_run(dir: &Path, spec: &Value, fresh: bool) -> Result<Run, Problem> {
-    if fresh && dir.join("run.json").exists() {
-        // Only what makes it a run: people may have put their notebooks beside it.
-        let remove = || -> io::Result<()> {
-            match fs::remove_dir_all(dir.join("store")) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => fs::remove_file(dir.join("run.json")),
-            }
+    let file = dir.join("run.json");
+    if fresh && file.exists() {
+        // What people have put beside it stays. Opened, so that no other process is at work in it.
+        let run = Run::existing(dir).and_then(Run::begin_again);
+        drop(run.map_err(|error| run_problem(&error))?);
+        let renamed = || -> io::Result<()> {
+            let mut known: Value = serde_json::from_slice(&fs::read(&file)?)?;
+            known["spec"] = spec.clone();
+            let next = dir.join("run.json.next");
+            fs::write(&next, known.to_string())?;
+            fs::rename(next, &file)
         };
-        // Opened first, so that no other process is at work in it.
-        drop(Run::existing(dir).map_err(|error| run_problem(&error))?);
-        remove().map_err(|error| file_problem(Code::WriteFailed, "remove", dir, &error))?;
+        renamed().map_err(|error| file_problem(Code::WriteFailed, "write", &file, &error))?;
     }
     Run::open(dir, spec).map_err(|error| run_problem(&error))
 }
