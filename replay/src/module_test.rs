@@ -89,7 +89,7 @@ pub enum ModuleTestError {
         /// The recording.
         recording: PathBuf,
         /// Why not.
-        source: BindError,
+        source: Box<BindError>,
     },
     /// A file beside the recording is not what it should be.
     #[error("{path}: {reason}")]
@@ -120,7 +120,7 @@ pub enum ModuleTestError {
         /// The recording.
         recording: PathBuf,
         /// What stopped it.
-        source: BacktestError,
+        source: Box<BacktestError>,
     },
     /// What it came to cannot be read.
     #[error(transparent)]
@@ -215,8 +215,10 @@ fn run(module: &Module, recording: &Path, scratch: &Path) -> Result<Expected, Mo
         Some(text) => Rules::parse(&text, &rules_file)?,
     };
     let bound = module.bind(&loaded.header.chain, loaded.header.chain_id, &overrides);
-    let bound = bound
-        .map_err(|source| ModuleTestError::Bind { recording: recording.to_owned(), source })?;
+    let bound = bound.map_err(|source| ModuleTestError::Bind {
+        recording: recording.to_owned(),
+        source: source.into(),
+    })?;
     let lane = bound.lane().clone();
     let run = Run::open(&output, &json!({ "module_test": recording.display().to_string() }))?;
     let tape = loaded.tapes.get(&lane.module).cloned();
@@ -235,8 +237,9 @@ fn run(module: &Module, recording: &Path, scratch: &Path) -> Result<Expected, Mo
         cache: None,
         step_records_max: None,
     };
-    backtest(&run, history, asked, &mut |_| (), &|| false)
-        .map_err(|source| ModuleTestError::Backtest { recording: recording.to_owned(), source })?;
+    backtest(&run, history, asked, &mut |_| (), &|| false).map_err(|source| {
+        ModuleTestError::Backtest { recording: recording.to_owned(), source: source.into() }
+    })?;
     Ok(Expected::of(&run.snapshot(&lane)?)?)
 }
 

@@ -47,11 +47,13 @@ fn inject(block: u64, amount: u64) -> Inject {
 }
 
 fn blocks(records: &[Record]) -> Vec<&Block> {
-    let block = |record| match record {
-        &Record::Block(ref block) => Some(block),
-        _ => None,
-    };
-    records.iter().filter_map(block).collect()
+    let mut blocks = Vec::new();
+    for record in records {
+        if let Record::Block(block) = record {
+            blocks.push(block);
+        }
+    }
+    blocks
 }
 
 /// What is asked about a block that stands in another's place is asked about that one.

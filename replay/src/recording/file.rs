@@ -167,7 +167,7 @@ impl<R: BufRead> Reader<R> {
                 }
                 self.check(&entry)?;
                 self.records += 1;
-                Ok(Some(entry))
+                Ok(Some(*entry))
             }
         }
     }

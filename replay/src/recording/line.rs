@@ -354,7 +354,7 @@ impl Line {
 /// What a line is, once it was read.
 pub enum Parsed {
     /// An entry, and the place it claims.
-    Entry(u64, Entry),
+    Entry(u64, Box<Entry>),
     /// The end.
     End(EndLine),
 }
@@ -394,7 +394,7 @@ impl TryFrom<Line> for Parsed {
             Line::End(end) => return Ok(Parsed::End(end)),
         };
         let tape = tape.into_iter().map(TapeLine::parse).collect::<Result<_, _>>()?;
-        Ok(Parsed::Entry(offset, Entry { record, tape, instead_of, injected }))
+        Ok(Parsed::Entry(offset, Box::new(Entry { record, tape, instead_of, injected })))
     }
 }
 
