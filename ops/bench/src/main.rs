@@ -24,6 +24,10 @@ mod week;
 
 use std::path::PathBuf;
 
+/// What the binary that is measured here allocates with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::Parser;
 
 use crate::report::Report;

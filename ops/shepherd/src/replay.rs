@@ -36,12 +36,21 @@ use crate::{
     exit::{Code, Problem},
     history::runtime,
     signals,
-    view::open_existing,
+    view::{open_existing, open_existing_to_rebuild},
 };
 
 /// Opens the data directory for a replay, which nobody else may have open meanwhile.
 pub fn open(config: &Config) -> Result<Store, Problem> {
-    open_existing(config).map_err(|problem| match problem.code {
+    opened(open_existing(config))
+}
+
+/// Opens it to rebuild a lane, whatever has become of its state.
+pub fn open_to_rebuild(config: &Config, lane: &LaneId) -> Result<Store, Problem> {
+    opened(open_existing_to_rebuild(config, lane))
+}
+
+fn opened(store: Result<Store, Problem>) -> Result<Store, Problem> {
+    store.map_err(|problem| match problem.code {
         Code::Locked => problem.help(
             "stop `shepherd run` meanwhile: its lanes go on where they were; or replay a recording, \
              which needs no data directory: `--recording FILE`",

@@ -257,6 +257,12 @@ fn versioned(
         modules?.into_iter().map(|(version, module)| (module, version)).collect::<Vec<_>>();
     if !was_clean {
         rehearsal::rehearse(store, archive, engine, &modules)?;
+        // A rebuild may have been killed between its switch and the end of the clearing up.
+        let swept = store.sweep(&|| false);
+        let swept = swept.map_err(|error| Problem::from_error(Code::Untrusted, &error))?;
+        if swept > 0 {
+            info!(rows = swept, "removed what a rebuilt lane had left");
+        }
     }
     Ok(modules)
 }

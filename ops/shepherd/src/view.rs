@@ -18,7 +18,8 @@ use shepherd_admin::{
 };
 use shepherd_ingest::{Trust, verify_stored};
 use shepherd_log::{
-    BlockView, ChainName, EffectId, Journal, LaneId, LogFilter, Offset, OpenError, Options, Store,
+    BlockView, ChainName, EffectId, Finding, Journal, LaneId, LogFilter, Offset, OpenError,
+    Options, Store,
 };
 
 use shepherd_rpc::in_words;
@@ -237,12 +238,25 @@ fn asked(filter: &LogFilter, stretch: Stretch, after: Option<OffsetView>) -> Str
 
 /// Opens the store of a configuration for work that no daemon does. Never creates one.
 pub fn open_existing(config: &Config) -> Result<Store, Problem> {
+    must_exist(config)?;
+    open_store(config, shepherd_log::Metrics::unregistered())
+}
+
+fn must_exist(config: &Config) -> Result<(), Problem> {
     if !config.data_dir.join("store").exists() {
         let message = format!("{} holds no journal yet", config.data_dir.display());
         let help = "`shepherd run` and `shepherd ingest` create it; `data_dir` in the configuration says where";
         return Err(Problem::new(Code::Configuration, message).help(help));
     }
-    open_store(config, shepherd_log::Metrics::unregistered())
+    Ok(())
+}
+
+/// Opens the store of a configuration to rebuild a lane, whatever has become of its state.
+pub fn open_existing_to_rebuild(config: &Config, lane: &LaneId) -> Result<Store, Problem> {
+    must_exist(config)?;
+    let metrics = shepherd_log::Metrics::unregistered();
+    let options = Options { to_rebuild: Some(lane.clone()), ..options(config, metrics) };
+    open_in(&config.data_dir, options)
 }
 
 /// The journal of a chain that the store knows.
@@ -252,13 +266,17 @@ pub fn existing_journal(store: &Store, chain: &ChainName) -> Result<Journal, Pro
 
 /// Opens the store of a configuration.
 pub fn open_store(config: &Config, metrics: shepherd_log::Metrics) -> Result<Store, Problem> {
+    open_in(&config.data_dir, options(config, metrics))
+}
+
+fn options(config: &Config, metrics: shepherd_log::Metrics) -> Options {
     let reorg_depth_max = config.chains.iter().map(|chain| chain.follow.reorg_depth_max).max();
-    let options = Options {
+    Options {
         reorg_depth_max: reorg_depth_max.expect("a configuration has a chain"),
         on_write_failure: exit::on_write_failure,
         metrics,
-    };
-    open_in(&config.data_dir, options)
+        to_rebuild: None,
+    }
 }
 
 /// Opens the store in a data directory.
@@ -285,8 +303,17 @@ fn not_opened(data_dir: &Path, error: &OpenError) -> Problem {
         ),
         OpenError::NewerFormat { .. } => named(Code::NewerFormat, &whole)
             .help("use the version of Shepherd that wrote it, or a newer one; nothing was changed"),
-        OpenError::Untrusted { .. } | OpenError::Storage(_) => named(Code::Untrusted, &whole)
-            .help(exit::UNTRUSTED_HELP),
+        OpenError::Untrusted { findings, .. } => {
+            let problem = named(Code::Untrusted, &whole);
+            match &findings[..] {
+                [Finding::StateChanged { lane, .. }] => problem.help(format!(
+                    "nothing was changed; the journal and the tape are whole, so the lane can be \
+                     computed again: `shepherd replay rebuild {lane}`"
+                )),
+                _ => problem.help(exit::UNTRUSTED_HELP),
+            }
+        }
+        OpenError::Storage(_) => named(Code::Untrusted, &whole).help(exit::UNTRUSTED_HELP),
     }
 }
 

@@ -7,7 +7,7 @@ use shepherd_log::{Cursor, LaneError, LaneId, Store};
 use shepherd_replay::{RebuildError, Rebuilt};
 use shepherd_rpc::in_words;
 
-use super::{Interrupt, again_problem, known, open, versions::Versions};
+use super::{Interrupt, again_problem, known, open_to_rebuild, versions::Versions};
 use crate::{
     clean, cli,
     config::Config,
@@ -38,7 +38,7 @@ struct GenerationView {
 
 /// `shepherd replay rebuild`.
 pub fn rebuild(config: &Config, args: &cli::Rebuild) -> Result<(), Failure> {
-    let store = open(config)?;
+    let store = open_to_rebuild(config, &args.lane)?;
     let lane = known(&store, &args.lane)?;
     if args.abandon {
         return Ok(abandon(&store, &lane, args)?);
