@@ -17,7 +17,7 @@ use foldhash::fast::RandomState;
 use crate::{changes::Changes, lane::row_bytes};
 
 /// Memory that all lanes of a store may use together to remember their state.
-const CACHE_BYTES: usize = 48 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 
 /// Least share of a lane. A thousand lanes may use a quarter of a gigabyte.
 const SHARE_BYTES_MIN: usize = 256 << 10;
@@ -30,7 +30,12 @@ impl Shares {
     /// A cache for one more lane.
     pub fn join(&self) -> StateCache {
         self.0.fetch_add(1, Ordering::Relaxed);
-        StateCache { values: HashMap::default(), bytes: 0, shares: self.clone() }
+        StateCache {
+            newer: Values::default(),
+            older: Values::default(),
+            bytes: 0,
+            shares: self.clone(),
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -39,33 +44,41 @@ impl Shares {
 }
 
 /// Values as they are durable; `None` for keys that have none.
+///
+/// Half of the share is filled with what was used of late; when it is full, it becomes the older
+/// half, and what was older and not used since is forgotten. Keeping the order of use would cost
+/// more on every hit than reading a value again does now and then.
 pub struct StateCache {
-    values: HashMap<Vec<u8>, Option<Vec<u8>>, RandomState>,
+    newer: Values,
+    older: Values,
+    /// Of the newer half.
     bytes: usize,
     shares: Shares,
 }
 
+type Values = HashMap<Vec<u8>, Option<Vec<u8>>, RandomState>;
+
 impl StateCache {
     /// The value of a key, when it is remembered.
     pub fn get(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
-        self.values.get(key)
+        self.newer.get(key).or_else(|| self.older.get(key))
     }
 
     /// Remembers what was read or committed.
     pub fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         let bytes = row_bytes(&key, value.as_ref());
-        // Everything is forgotten at once: keeping order of use would cost more on every hit than
-        // reading the hot values again does now and then.
-        if self.bytes + bytes > self.shares.bytes() {
-            self.values = HashMap::default();
+        if self.bytes + bytes > self.shares.bytes() / 2 {
+            // Emptied and not dropped: it will hold about as much again.
+            std::mem::swap(&mut self.newer, &mut self.older);
+            self.newer.clear();
             self.bytes = 0;
         }
         self.bytes += bytes;
-        if let Some(replaced) = self.values.get_mut(&key) {
+        if let Some(replaced) = self.newer.get_mut(&key) {
             self.bytes -= row_bytes(&key, replaced.as_ref());
             *replaced = value;
         } else {
-            self.values.insert(key, value);
+            self.newer.insert(key, value);
         }
     }
 
@@ -102,10 +115,24 @@ mod tests {
         let value = Some(vec![1; 1 << 20]);
         for n in 0..100 {
             cache.put(key(n), value.clone());
-            assert!(cache.bytes <= CACHE_BYTES);
+            let rows = cache.newer.iter().chain(&cache.older);
+            let bytes: usize = rows.map(|(key, value)| row_bytes(key, value.as_ref())).sum();
+            assert!(bytes <= CACHE_BYTES);
             assert_eq!(cache.get(&key(n)), Some(&value));
         }
         assert_eq!(cache.get(&key(1)), None, "forgotten");
+    }
+
+    #[test]
+    fn what_was_replaced_is_never_remembered() {
+        let mut cache = Shares::default().join();
+        let large = CACHE_BYTES / 5;
+        cache.put(key(1), Some(vec![1; 8]));
+        for n in 2..6 {
+            cache.put(key(n), Some(vec![0; large]));
+            cache.put(key(1), Some(vec![n as u8; 8]));
+            assert_eq!(cache.get(&key(1)), Some(&Some(vec![n as u8; 8])));
+        }
     }
 
     #[test]

@@ -44,6 +44,15 @@ pub enum EffectKey {
     },
 }
 
+impl EffectKey {
+    fn bytes(&self) -> usize {
+        match self {
+            EffectKey::Order(uid) => uid.len(),
+            EffectKey::Webhook { destination, key } => destination.len() + key.len(),
+        }
+    }
+}
+
 impl fmt::Display for EffectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -87,11 +96,7 @@ pub struct Effect {
 impl Effect {
     /// What it weighs in a step, without the rows around it.
     pub fn bytes(&self) -> usize {
-        let key = match &self.key {
-            EffectKey::Order(uid) => uid.len(),
-            EffectKey::Webhook { destination, key } => destination.len() + key.len(),
-        };
-        key + self.body.len()
+        self.key.bytes() + self.body.len()
     }
 }
 
@@ -165,4 +170,23 @@ pub struct Outcome {
     pub at_millis: u64,
     /// The newest block that counted when the outcome was journaled.
     pub head: BlockRef,
+}
+
+impl Outcome {
+    /// What it weighs in a step, without the rows around it.
+    pub(crate) fn bytes(&self) -> usize {
+        let result = match &self.result {
+            EffectResult::Refused(refusal) => {
+                let error_type = refusal.error_type.as_ref().map_or(0, String::len);
+                error_type + refusal.description.len() + refusal.body.len()
+            }
+            EffectResult::Cancelled(why) => why.len(),
+            EffectResult::Accepted
+            | EffectResult::AlreadyThere
+            | EffectResult::Expired
+            | EffectResult::DryRun => 0,
+        };
+        // With the two blocks it names.
+        self.module.as_str().len() + self.key.bytes() + result + 2 * size_of::<BlockRef>()
+    }
 }

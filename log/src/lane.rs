@@ -28,6 +28,7 @@ use std::{
 use fjall::{Readable, Snapshot};
 
 use crate::{
+    absence::EverSet,
     cache::StateCache,
     changes::Changes,
     codec::{
@@ -38,7 +39,7 @@ use crate::{
     effect::{Effect, EffectId, Outcome},
     find::{Concerning, LogFilter},
     highwater::Mark,
-    journal::{Journal, ReadError, Records, Tail},
+    journal::{Journal, ReadError, Records, StoredRecord, Tail},
     lane_snapshot::{Entry, LaneSnapshot},
     lanes::{self, KnownLane, LaneVersion, Role},
     outbox::{self, Outbox, OutboxEntry, TakenBack},
@@ -74,7 +75,7 @@ pub const TAPE_BYTES_MAX: usize = 2 << 20;
 ///
 /// Large enough to make the sync at its end cheap, small enough that one more record of the
 /// largest size, with the undo that waits and the undo that is removed, still fits the batch.
-const STEP_BYTES_ENOUGH: usize = 3 << 19;
+const STEP_BYTES_ENOUGH: usize = 5 << 19;
 
 /// Undo that piles up in a step is written ahead of it in pieces of this size: what a record
 /// replaces may be far larger than what it writes, and rows at or after the cursor mean nothing.
@@ -259,6 +260,8 @@ pub struct Lane {
     /// removes it from the end.
     undoable: VecDeque<StoredUndo>,
     remembered: StateCache,
+    /// Known of a lane that had no state when it was opened.
+    ever_set: Option<EverSet>,
     outbox: Outbox,
     /// Whether steps are written while the next one is computed.
     is_behind: bool,
@@ -290,6 +293,7 @@ impl Lane {
         let KnownLane { number, role, outbox, cursor, .. } = known;
         let cursor = cursor.unwrap_or_default();
         let outbox = Outbox::open(core.clone(), journal.clone(), hold.id.clone(), outbox)?;
+        let ever_set = (cursor.commit == 0).then(EverSet::default);
         let mut lane = Lane {
             core,
             journal,
@@ -299,6 +303,7 @@ impl Lane {
             cursor,
             undoable,
             remembered,
+            ever_set,
             outbox,
             is_behind: false,
             in_flight: None,
@@ -426,6 +431,11 @@ impl Lane {
     fn known(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
         let in_flight = self.in_flight.as_ref().and_then(|step| step.changes.get(key));
         in_flight.or_else(|| self.remembered.get(key))
+    }
+
+    /// Whether the state may have the key. `false` is certain.
+    fn may_have(&self, key: &[u8]) -> bool {
+        self.ever_set.as_ref().is_none_or(|ever_set| ever_set.may_have(key))
     }
 
     /// Lets a replay compute the next step while the one before it is being written: a kill then
@@ -606,6 +616,9 @@ impl Step<'_> {
         if let Some(known) = self.lane.known(key) {
             return Ok(known.clone());
         }
+        if !self.lane.may_have(key) {
+            return Ok(None);
+        }
         let value = self.before.get(key)?;
         self.lane.remembered.put(key.to_vec(), value.clone());
         Ok(value)
@@ -687,6 +700,7 @@ impl Step<'_> {
     /// Only for replays. After an error the step must be dropped.
     pub fn told_by_venue(&mut self, outcome: Outcome, applied: Applied) -> Result<(), ApplyError> {
         assert!(self.is_replay(), "what came of a live lane's effects is in the journal");
+        self.other_bytes += outcome.bytes() + ROW_OVERHEAD_BYTES;
         self.outcomes.insert(outcome.effect, outcome);
         self.told_by_revert(applied)
     }
@@ -819,18 +833,18 @@ impl Step<'_> {
     /// can be gone over once more. Returns the lane digest before each record that is gone over
     /// and has changed something, oldest first; nothing when nothing can be taken back.
     ///
-    /// Such a step is a rehearsal: it is never committed.
+    /// Reverts are not among them: what they change comes after what they take back, at a digest
+    /// that no record leaves. Such a step is a rehearsal: it is never committed.
     pub fn go_back(&mut self) -> Result<Vec<(Offset, Digest)>, ReadError> {
         assert!(self.cursor.next == self.lane.cursor.next, "a step goes back before it goes on");
         self.is_rehearsal = true;
-        let undoable: Vec<StoredUndo> = self.lane.undoable.iter().copied().collect();
+        let mut undoable: Vec<StoredUndo> = self.lane.undoable.iter().copied().collect();
+        // What is out of reach is removed little by little, and what came after it is not kept.
+        undoable.retain(|undo| undo.number >= self.cursor.undo_from);
         let mut first = None;
         for (index, undo) in undoable.iter().enumerate() {
-            let range = undo.offset..undo.offset.plus(1);
-            let stored = self.lane.journal.read_at(self.records.clone(), range).next();
-            let stored = stored.ok_or(ReadError::Missing { offset: undo.offset })??;
             // A revert's own changes stand at the ancestor, not where the lane came from.
-            if let RecordView::Block(block) = stored.record() {
+            if let RecordView::Block(block) = self.record_at(undo.offset)?.record() {
                 let before = block.this.number.checked_sub(1);
                 let before = before.map(|number| BlockRef { number, hash: block.parent });
                 let is_first = undo.offset == self.lane.journal.start();
@@ -843,7 +857,9 @@ impl Step<'_> {
         for stored in undoable[first..].iter().rev() {
             let undo = self.load_undo(*stored)?;
             self.undone += 1;
-            digests.push((undo.offset, undo.digest));
+            if !matches!(self.record_at(undo.offset)?.record(), RecordView::Revert(_)) {
+                digests.push((undo.offset, undo.digest));
+            }
             self.cursor.digest = undo.digest;
             for (key, value) in undo.previous {
                 self.write(key, value);
@@ -853,6 +869,12 @@ impl Step<'_> {
         self.cursor.next = offset;
         self.cursor.block = block;
         Ok(digests)
+    }
+
+    fn record_at(&self, offset: Offset) -> Result<StoredRecord, ReadError> {
+        let range = offset..offset.plus(1);
+        let stored = self.lane.journal.read_at(self.records.clone(), range).next();
+        stored.ok_or(ReadError::Missing { offset })?
     }
 
     /// Whether a rehearsal has come to the state the lane has, and the first key that is another.
@@ -880,6 +902,13 @@ impl Step<'_> {
         }
         self.cursor.commit += 1;
         self.cursor.state = self.state_after()?;
+        if let Some(ever_set) = &mut self.lane.ever_set {
+            for (key, value) in self.changes.iter() {
+                if value.is_some() {
+                    ever_set.insert(key);
+                }
+            }
+        }
         let pruned = self.prunable_undo();
         let mut batch = self.batch(module, pruned)?;
         // Nothing may be sent between the decision what is taken back and the commit.
@@ -933,6 +962,7 @@ impl Step<'_> {
             let read;
             let previous = match self.lane.known(key) {
                 Some(known) => known,
+                None if !self.lane.may_have(key) => &None,
                 None => {
                     read = self.before.get(key)?;
                     &read

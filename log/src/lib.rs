@@ -11,6 +11,7 @@
 #[cfg(test)]
 extern crate self as shepherd_log;
 
+mod absence;
 mod cache;
 mod changes;
 mod checks;

@@ -59,7 +59,7 @@ pub const FORMAT: u32 = 4;
 /// Memory the engine may use for blocks it has read.
 ///
 /// Replays stream through the journal and gain nothing from more; state reads are small.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
 
 /// Memory of each tree's unsorted writes. The engine's worst case is five of these per tree
 /// written, and a lane and its chain write twelve trees at most.
@@ -70,7 +70,11 @@ const MEMTABLE_BYTES: u64 = 4 << 20;
 const WRITE_AHEAD_BYTES: u64 = 64 << 20;
 
 /// Threads that flush and compact. One that dies must not be the last (hazard F6).
-const ENGINE_WORKERS: usize = 2;
+///
+/// The first of them never compacts: it puts such a task back into the queue, and spins with it
+/// when all others are busy (`worker_pool.rs` of 3.1.13). With two, a whole core was lost to that
+/// in every compaction; with four there is nearly always one that takes the task.
+const ENGINE_WORKERS: usize = 4;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]

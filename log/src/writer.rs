@@ -7,6 +7,8 @@
 //! ```
 //!
 //! Merging what waits means that a hundred lanes on one block pay for a few syncs, not a hundred.
+//! Two steps of one lane, which a replay hands over before the first is written, are two batches:
+//! both change the lane's cursor.
 //!
 //! A write has no error to return. When the engine reports one, the batch may or may not reach the
 //! disk later: dropping the database flushes the same buffer again (hazard F1). So the writer hands
@@ -140,11 +142,6 @@ impl Batch {
         Ok(())
     }
 
-    fn changes_no_key_twice(&self) -> bool {
-        let keys = self.changes.iter().map(|change| (change.keyspace.id(), &change.key));
-        keys.collect::<HashSet<_>>().len() == self.changes.len()
-    }
-
     /// What the changes weigh.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -155,6 +152,22 @@ struct Job {
     batch: Batch,
     mark: Option<Mark>,
     done: SyncSender<()>,
+}
+
+impl Job {
+    /// Whether both are steps of one lane.
+    fn is_of_lane_of(&self, other: &Job) -> bool {
+        matches!(
+            (self.mark, other.mark),
+            (Some(Mark::Lane(one, _)), Some(Mark::Lane(other, _))) if one == other
+        )
+    }
+}
+
+fn change_no_key_twice(jobs: &[Job]) -> bool {
+    let mut keys = HashSet::new();
+    let mut changes = jobs.iter().flat_map(|job| &job.batch.changes);
+    changes.all(|change| keys.insert((change.keyspace.id(), &change.key)))
 }
 
 /// Handle to the writer thread.
@@ -200,7 +213,6 @@ impl Writer {
 
     /// Hands a batch to the thread without waiting for it.
     pub fn submit(&self, batch: Batch, mark: Option<Mark>) -> Submitted {
-        debug_assert!(batch.changes_no_key_twice(), "no key is changed twice in one batch");
         let (done, answer) = sync_channel(1);
         let queue =
             self.queue.as_ref().expect("the queue is only taken when the writer is dropped");
@@ -282,7 +294,8 @@ impl Worker {
             let mut waiting = vec![job];
             let mut bytes = waiting[0].batch.bytes;
             while let Ok(job) = self.jobs.try_recv() {
-                if bytes + job.batch.bytes > BATCH_BYTES_MAX {
+                let is_of_lane_there = waiting.iter().any(|other| job.is_of_lane_of(other));
+                if is_of_lane_there || bytes + job.batch.bytes > BATCH_BYTES_MAX {
                     next = Some(job);
                     break;
                 }
@@ -294,6 +307,7 @@ impl Worker {
     }
 
     fn commit(&mut self, jobs: Vec<Job>, bytes: usize) {
+        debug_assert!(change_no_key_twice(&jobs), "no key is changed twice in one batch");
         let started = Instant::now();
         let entries = jobs.iter().map(|job| job.batch.changes.len()).sum();
         let mut batch = OwnedWriteBatch::with_capacity(self.start.database.clone(), entries)
@@ -332,5 +346,40 @@ impl Worker {
             (self.start.on_write_failure)(&format!("writing the high-water mark failed: {error}"));
         }
         self.dirty = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_steps_of_a_lane_that_wait_together_are_written_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::builder(dir.path().join("db")).open().unwrap();
+        let cursors = database.keyspace("cursors", crate::store::keyspace_options).unwrap();
+        let writer = Writer::start(WriterStart {
+            database: database.clone(),
+            highwater: Highwater::default(),
+            highwater_file: dir.path().join("highwater"),
+            metrics: Metrics::unregistered(),
+            on_write_failure: |message| panic!("{message}"),
+        });
+        let lanes = [0u32, 1];
+        let step = |lane: u32, commit: u64| {
+            let mut batch = Batch::default();
+            batch.put(&cursors, lane.to_be_bytes(), commit.to_be_bytes().to_vec()).unwrap();
+            writer.submit(batch, Some(Mark::Lane(lane, commit)))
+        };
+        // The first commit waits for this, and the others for the first.
+        let held = writer.hold_commits();
+        let steps = (1..=4).flat_map(|commit| lanes.map(|lane| step(lane, commit)));
+        let submitted: Vec<Submitted> = steps.collect();
+        drop(held);
+        submitted.into_iter().for_each(Submitted::wait);
+        for lane in lanes {
+            let commit = cursors.get(lane.to_be_bytes()).unwrap().expect("it was written");
+            assert_eq!(&*commit, 4u64.to_be_bytes(), "lane {lane}");
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use common::{append_all, catch_up, forked, journal, lane, open, outcome, seed, step};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shepherd_log::{
-    Applied, Deliver, Effect, EffectKey, LaneError, LaneId, LaneVersion, Offset, Record,
-    RecordView, Store, SwitchError,
+    Applied, Deliver, Effect, EffectId, EffectKey, EffectResult, LaneError, LaneId, LaneVersion,
+    Offset, Outcome, Record, RecordView, Refusal, Store, SwitchError,
 };
 
 fn id() -> LaneId {
@@ -207,4 +207,39 @@ fn a_lane_says_what_it_ran_from_which_record_on() {
     step(&mut live, 4);
     let versions = store.lane_snapshot(&id()).unwrap().unwrap().versions().unwrap();
     assert_eq!(versions, [(Offset::new(0), version(1)), (Offset::new(4), version(3))]);
+}
+
+#[test]
+fn what_a_venue_told_counts_towards_the_size_of_a_step() {
+    let (live_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let live = open(live_dir.path());
+    append_all(&journal(&live), &common::straight(0, 1));
+    let store = open(dir.path());
+    let mut replay = store.replay_lane(&id(), &journal(&live), Offset::START).unwrap();
+    let mut step = replay.begin();
+    let block = common::block_ref(0, 0);
+    step.apply(block, Applied::default()).unwrap();
+    let refusal = Refusal {
+        status: 400,
+        error_type: None,
+        description: String::new(),
+        body: vec![b'x'; 8 << 10],
+        retry_after: None,
+    };
+    for index in 0..400 {
+        let outcome = Outcome {
+            module: id().module,
+            effect: EffectId { offset: Offset::START, index },
+            key: EffectKey::Webhook { destination: "alerts".to_owned(), key: index.to_string() },
+            block,
+            result: EffectResult::Refused(refusal.clone()),
+            attempts: 1,
+            at_millis: 0,
+            head: block,
+        };
+        step.told_by_venue(outcome, Applied::default()).unwrap();
+    }
+    assert!(step.is_full());
+    step.commit([0; 32]).unwrap();
+    assert_eq!(store.lane_snapshot(&id()).unwrap().unwrap().outcomes().count(), 400);
 }

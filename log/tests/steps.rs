@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::{
     Outcome, append_all, block_ref, catch_up, forked, fresh_outcome, journal, lane, open, outcome,
     run_toy, seed, snapshot, step, straight,
@@ -9,7 +11,8 @@ use common::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shepherd_log::{
     AppendError, Applied, ApplyError, Cursor, Digest, LaneError, LinkProblem, Offset,
-    ROW_OVERHEAD_BYTES, Record, RecordView, Revert, RevertError, SizeError, TapeEntry, Writes,
+    ROW_OVERHEAD_BYTES, Record, RecordView, Revert, RevertError, SizeError, Step, TapeEntry,
+    Writes,
 };
 
 #[test]
@@ -350,4 +353,69 @@ fn each_commit_leaves_a_row_that_says_what_it_did() {
     assert_eq!(commits[1].fuel, 5 + 6 + 7 + 8);
     assert_eq!(commits[2].digest, lane.cursor().digest);
     assert_eq!(commits[2].block, Some(block_ref(9, 0)));
+}
+
+#[test]
+fn a_rehearsal_knows_the_digest_before_each_record_also_when_a_revert_told_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let journal = journal(&store);
+    append_all(&journal, &straight(0, 4));
+    let revert = Revert { ancestor: block_ref(2, 0), abandoned: vec![block_ref(3, 0)] };
+    let again = common::block(block_ref(3, 1), block_ref(2, 0).hash, 1);
+    append_all(&journal, &[Record::Revert(revert.clone()), Record::Block(again)]);
+    let pass = |step: &mut Step<'_>, offset: u64| {
+        let writes = Writes::from([(vec![offset as u8 + 1], Some(vec![1]))]);
+        let applied = Applied { writes, ..Applied::default() };
+        match offset {
+            4 => {
+                step.revert(&revert).unwrap();
+                step.told_by_revert(applied).unwrap();
+            }
+            5 => step.apply(block_ref(3, 1), applied).unwrap(),
+            _ => step.apply(block_ref(offset, 0), applied).unwrap(),
+        }
+    };
+    let mut lane = lane(&store);
+    for offset in 0..6 {
+        let mut step = lane.begin();
+        pass(&mut step, offset);
+        step.commit([0; 32]).unwrap();
+    }
+    let digest = lane.cursor().digest;
+    let mut step = lane.begin();
+    let before: BTreeMap<Offset, Digest> = step.go_back().unwrap().into_iter().collect();
+    assert_eq!(before.len(), 4, "blocks 0 to 2 and the one that counts at height 3");
+    for offset in 0..6 {
+        let cursor = step.cursor();
+        let known = before.get(&cursor.next).unwrap_or(&cursor.digest);
+        assert_eq!(*known, cursor.digest, "before record {offset}");
+        pass(&mut step, offset);
+    }
+    assert_eq!((step.cursor().digest, step.first_difference().unwrap()), (digest, None));
+}
+
+#[test]
+fn a_rehearsal_goes_back_only_over_what_can_be_taken_back_without_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let journal = journal(&store);
+    let records = straight(0, 60);
+    let mut lane = lane(&store);
+    // So many rows of undo that one step does not remove them all.
+    append_all(&journal, &records[..10]);
+    for number in 0..10u64 {
+        let writes = (0..2_000u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![number as u8])));
+        let mut step = lane.begin();
+        let applied = Applied { writes: writes.collect(), ..Applied::default() };
+        step.apply(block_ref(number, 0), applied).unwrap();
+        step.commit([0; 32]).unwrap();
+    }
+    append_all(&journal, &records[10..]);
+    let mut step = lane.begin();
+    let writes = Writes::from([(vec![1], Some(vec![1]))]);
+    step.apply(block_ref(10, 0), Applied { writes, ..Applied::default() }).unwrap();
+    step.commit([0; 32]).unwrap();
+    assert_eq!(lane.cursor().undo_from, 11, "block 10 cannot be taken back");
+    assert_eq!(lane.begin().go_back().unwrap(), []);
 }

@@ -54,9 +54,12 @@ impl Archive {
     pub fn keep(&self, module: &Configured) -> Result<LaneVersion, Problem> {
         let binding = document(module);
         let version = LaneVersion { module: module.sha256().0, binding: Sha256::of(&binding).0 };
-        let kept = fs::create_dir_all(&self.folder)
+        let kept = self
+            .create_folder()
             .and_then(|()| keep(&self.component(version.module), &module.component))
-            .and_then(|()| keep(&self.binding(version.binding), &binding));
+            .and_then(|()| keep(&self.binding(version.binding), &binding))
+            // Also what an earlier process has named and was killed before this.
+            .and_then(|()| File::open(&self.folder)?.sync_all());
         kept.map_err(|error| {
             let problem = file_problem(Code::WriteFailed, "write to", &self.folder, &error);
             problem.help(NO_ROOM_HELP)
@@ -98,6 +101,15 @@ impl Archive {
         module
             .bind(&lane.chain, document.chain_id, &overrides)
             .map_err(|error| Problem::from_error(Code::Module, &error))
+    }
+
+    fn create_folder(&self) -> io::Result<()> {
+        if self.folder.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder)?;
+        let data_dir = self.folder.parent().expect("it is in a data directory");
+        File::open(data_dir)?.sync_all()
     }
 
     fn component(&self, sha256: [u8; 32]) -> PathBuf {
@@ -154,7 +166,7 @@ fn keep(file: &Path, content: &[u8]) -> io::Result<()> {
     unfinished.write_all(content)?;
     unfinished.as_file().sync_all()?;
     unfinished.persist(file)?;
-    File::open(folder)?.sync_all()
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod history;
 mod init;
 mod inspect;
 mod mask;
+mod memory;
 mod module_test;
 mod modules;
 mod progress;
@@ -38,10 +39,6 @@ mod view;
 
 use std::process::ExitCode;
 
-/// A lane is many small keys and values, and glibc's allocator took a third of its time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 use clap::Parser;
 
 use crate::{
@@ -53,6 +50,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    memory::give_back_at_once();
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -67,6 +65,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         return run::run(config::load(&cli.config)?);
     }
     telemetry::for_command();
+    shepherd_replay::on_write_failure(exit::on_write_failure);
     let config = || config::load(&cli.config);
     match &cli.command {
         Command::Run => unreachable!("returned above"),

@@ -24,6 +24,8 @@ use std::{
     thread::{self, available_parallelism},
 };
 
+use shepherd_dispatch::Stop;
+use shepherd_host::World;
 use shepherd_log::{LaneId, Offset, Store};
 use shepherd_replay::VersionError;
 use tokio::runtime::Runtime;
@@ -99,8 +101,21 @@ fn again_problem(message: String, error: VersionError) -> Problem {
         },
         VersionError::Unknown { .. } => Problem::new(Code::Module, message)
             .help("`shepherd run` writes down what a lane runs when it starts"),
+        VersionError::Stop(stop) if is_of_this_machine(&stop) => {
+            Problem::new(Code::Failed, message).help(THIS_MACHINE_HELP)
+        }
         VersionError::Stop(_) => Problem::new(Code::Untrusted, message),
     }
+}
+
+/// What to do when the machine could not keep up.
+const THIS_MACHINE_HELP: &str =
+    "this machine has too little time or memory for it just now: run the command again";
+
+/// Whether a module did not run to its end for want of time or memory, which says nothing about
+/// what is stored.
+pub fn is_of_this_machine(stop: &Stop) -> bool {
+    matches!(stop, Stop::World { source: World::Deadline { .. } | World::Instance(_), .. })
 }
 
 /// Hears SIGINT and SIGTERM while a replay works.

@@ -257,6 +257,11 @@ fn after_a_kill_the_last_records_are_gone_over_and_after_a_clean_end_they_are_no
     let marker = folder.path("data/clean-shutdown");
     assert!(marker.exists());
     let rehearsed = "its last records come to the same";
+    let fresh = Folder::new(anvil.http_url().as_str());
+    fresh.configure(&module_entry("token-ledger"));
+    let daemon = fresh.start();
+    assert!(!daemon.said.contains("not clean"), "nothing was shut down: {}", daemon.said);
+    daemon.stop();
     let daemon = folder.start();
     assert!(!marker.exists(), "it is at work");
     assert!(!daemon.said.contains(rehearsed), "{}", daemon.said);

@@ -27,10 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shepherd-exchange", &["shepherd-log", "shepherd-rpc", "shepherd-ingest"]),
     ("shepherd-host", &["shepherd-log"]),
     ("shepherd-dispatch", &["shepherd-log", "shepherd-host", "shepherd-rpc"]),
-    (
-        "shepherd-replay",
-        &["shepherd-log", "shepherd-rpc", "shepherd-host", "shepherd-dispatch"],
-    ),
+    ("shepherd-replay", &["shepherd-log", "shepherd-rpc", "shepherd-host", "shepherd-dispatch"]),
     ("shepherd-admin", &["shepherd-log", "shepherd-host", "shepherd-dispatch"]),
     ("shepherd-sdk", &[]),
 ];

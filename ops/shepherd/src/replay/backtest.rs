@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use shepherd_host::{BoundModule, Sha256};
 use shepherd_log::{Journal, LaneId, Offset};
 use shepherd_replay::{
-    About, Backtest, BacktestError, Ended, History, Rules, Run, RunError, Summary, Tape, Window,
+    About, Backtest, BacktestError, CacheError, Ended, History, Rules, Run, RunError, Summary,
+    Tape, Window,
     diff::SettledBy,
     recording::Logs,
     what_if::{WhatIf, WhatIfError, modified_history},
@@ -26,7 +27,7 @@ use shepherd_replay::{
 use shepherd_rpc::{EndpointSpec, Pool, in_words};
 
 use super::{
-    Interrupt,
+    Interrupt, THIS_MACHINE_HELP, is_of_this_machine,
     past::{AnyTape, Past, Recorded},
     setting::{self, OnChain},
     what_if,
@@ -35,7 +36,7 @@ use crate::{
     archive, check,
     cli::{self, Outside, Setting, Show},
     config::{self, Config},
-    exit::{Code, Failure, NO_ROOM_HELP, Problem, file_problem},
+    exit::{self, Code, Failure, NO_ROOM_HELP, Problem, file_problem},
     history::configured,
     modules::{self, Configured},
     progress::lanes::Lanes,
@@ -199,26 +200,20 @@ fn folder(lane: &LaneId, module: &Configured, spec: &Value) -> PathBuf {
 }
 
 fn open_run(dir: &Path, spec: &Value, fresh: bool) -> Result<Run, Problem> {
-    let file = dir.join("run.json");
-    if fresh && file.exists() {
+    let run = match fresh && dir.join("run.json").exists() {
         // What people have put beside it stays. Opened, so that no other process is at work in it.
-        let run = Run::existing(dir).and_then(Run::begin_again);
-        drop(run.map_err(|error| run_problem(&error))?);
-        let renamed = || -> io::Result<()> {
-            let mut known: Value = serde_json::from_slice(&fs::read(&file)?)?;
-            known["spec"] = spec.clone();
-            let next = dir.join("run.json.next");
-            fs::write(&next, known.to_string())?;
-            fs::rename(next, &file)
-        };
-        renamed().map_err(|error| file_problem(Code::WriteFailed, "write", &file, &error))?;
-    }
-    Run::open(dir, spec).map_err(|error| run_problem(&error))
+        true => Run::existing(dir).and_then(|run| run.begin_anew(spec)),
+        false => Run::open(dir, spec),
+    };
+    run.map_err(|error| run_problem(&error))
 }
 
 /// Why the output directory cannot be worked in.
 pub fn run_problem(error: &RunError) -> Problem {
     let problem = Problem::from_error(Code::Failed, error);
+    if exit::no_room(error).is_some() {
+        return Problem::new(Code::WriteFailed, problem.message).help(NO_ROOM_HELP);
+    }
     match error {
         RunError::OtherRun { .. }
         | RunError::OtherJournal { .. }
@@ -319,8 +314,15 @@ fn backtest_problem(lane: &LaneId, error: BacktestError) -> Problem {
             )
         }
         BacktestError::Run(error) => run_problem(&error),
-        BacktestError::Cache(_) => Problem::new(Code::WriteFailed, message).help(NO_ROOM_HELP),
-        BacktestError::NoRuntime => Problem::new(Code::Failed, message),
+        BacktestError::Cache(CacheError::File { .. }) => {
+            Problem::new(Code::WriteFailed, message).help(NO_ROOM_HELP)
+        }
+        BacktestError::Cache(CacheError::Foreign { .. }) | BacktestError::NoRuntime => {
+            Problem::new(Code::Failed, message)
+        }
+        BacktestError::Stop(stop) if is_of_this_machine(&stop) => {
+            Problem::new(Code::Failed, message).help(THIS_MACHINE_HELP)
+        }
         BacktestError::Stop(_) | BacktestError::Storage(_) | BacktestError::Journal(_) => {
             Problem::new(Code::Untrusted, message)
         }

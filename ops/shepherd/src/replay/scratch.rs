@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use shepherd_log::LaneId;
+use shepherd_log::{LaneId, OpenError};
 use shepherd_replay::{RunError, VerifyError, explain::ExplainError};
 
 use crate::{
@@ -39,14 +39,25 @@ impl Scratch {
         }
     }
 
-    /// Removes the folder and what was computed in it.
+    /// Removes the folder and what was computed in it. Killed in between, it is gone all the same:
+    /// half of it would be taken for something else.
     pub fn remove(&self) -> Result<(), Problem> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(file_problem(Code::WriteFailed, "remove", &self.folder, &error))
-            }
-            _ => Ok(()),
+        let failed =
+            |error: io::Error| file_problem(Code::WriteFailed, "remove", &self.folder, &error);
+        let gone = self.folder.with_added_extension("removed");
+        remove_all(&gone).map_err(failed)?;
+        match fs::rename(&self.folder, &gone) {
+            Ok(()) => remove_all(&gone).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed(error)),
         }
+    }
+}
+
+fn remove_all(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -56,6 +67,9 @@ fn is_of_something_else(error: &RunError) -> bool {
         RunError::OtherRun { .. }
             | RunError::OtherJournal { .. }
             | RunError::OtherRecords { .. }
+            | RunError::NotARun { .. }
+            | RunError::NewerFormat { .. }
+            | RunError::Store(OpenError::NewerFormat { .. })
             | RunError::Unreadable { .. }
     )
 }
@@ -81,5 +95,29 @@ impl InRun for ExplainError {
             ExplainError::Run(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_no_run_any_more_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch { folder: dir.path().join("ledger@devnet") };
+        // A folder of which a kill has left a part, and what an earlier removal has left.
+        fs::create_dir_all(scratch.folder.join("store")).unwrap();
+        fs::create_dir_all(dir.path().join("ledger@devnet.removed/store")).unwrap();
+        let mut open = |dir: &Path| -> Result<(), VerifyError> {
+            Ok(drop(shepherd_replay::Run::open(dir, &serde_json::json!("of a test"))?))
+        };
+        let found = open(&scratch.folder);
+        assert!(matches!(found, Err(VerifyError::Run(RunError::NotARun { .. }))), "{found:?}");
+        scratch.work(&mut open).unwrap().unwrap();
+        assert!(scratch.folder.join("run.json").exists());
+        scratch.remove().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        scratch.remove().unwrap();
     }
 }

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use shepherd_admin::view::{BlockRefView, OffsetView, bytes};
 use shepherd_log::{BlockRef, Effect, LaneId, Offset};
-use shepherd_replay::{Difference, Verified, VerifyError};
+use shepherd_replay::{Difference, RunError, Verified, VerifyError};
 use shepherd_rpc::in_words;
 
 use super::{
@@ -167,7 +167,11 @@ fn problem(lane: &LaneId, error: VerifyError) -> Problem {
     match error {
         VerifyError::Interrupted { .. } => Problem::new(Code::Stopped, message),
         VerifyError::NoLane(_) => Problem::new(Code::Failed, message),
+        VerifyError::Trimmed { .. } => Problem::new(Code::Failed, message).help(
+            "a lane can only be verified from records that the journal still has: see *Retention*",
+        ),
         VerifyError::Again { source, .. } => again_problem(message, *source),
+        VerifyError::Run(RunError::Journal(_)) => Problem::new(Code::Untrusted, message),
         VerifyError::Run(_) => Problem::new(Code::WriteFailed, message).help(NO_ROOM_HELP),
         VerifyError::Journal(_) | VerifyError::Storage(_) => Problem::new(Code::Untrusted, message),
     }
