@@ -89,8 +89,12 @@ impl From<Stop> for BacktestError {
     fn from(stop: Stop) -> BacktestError {
         match stop {
             Stop::World { offset, height, source: World::Replay(source) } => {
-                match source.downcast::<Miss>() {
-                    Ok(miss) => BacktestError::Miss(miss),
+                let source = match source.downcast::<Miss>() {
+                    Ok(miss) => return BacktestError::Miss(miss),
+                    Err(source) => source,
+                };
+                match source.downcast::<CacheError>() {
+                    Ok(error) => BacktestError::Cache(*error),
                     Err(source) => {
                         let source = World::Replay(source);
                         BacktestError::Stop(Stop::World { offset, height, source })
@@ -164,4 +168,20 @@ fn begin<'i>(
     let module = backtest.module.lane().module.clone();
     let venue = SimulatedVenue::new(journal, &recorded_as, module, backtest.rules.clone())?;
     Ok(Outside { reads, venue, record: backtest.window.from, instead_of, interrupted })
+}
+
+#[cfg(test)]
+mod tests {
+    use shepherd_log::Offset;
+
+    use super::*;
+
+    #[test]
+    fn a_cache_that_fails_at_a_read_is_no_stored_data_that_cannot_be_trusted() {
+        let error = CacheError::Foreign { path: "reads".into() };
+        let source = World::replay(error);
+        let stop = Stop::World { offset: Offset::START, height: 0, source };
+        let error = BacktestError::from(stop);
+        assert!(matches!(error, BacktestError::Cache(CacheError::Foreign { .. })), "{error}");
+    }
 }

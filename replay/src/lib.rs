@@ -38,13 +38,13 @@ pub use drive::{Drive, Ended, Outside, Progress, drive, drive_in_steps};
 pub use explain::explain;
 pub use miss::{Miss, MissCause};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
-pub use run::{Run, RunError};
+pub use run::{Run, RunError, on_write_failure};
 pub use tape::{FromTape, OffTape, Tape};
+pub use venue::{Rules, RulesError};
 pub use verify::{
     Difference, EffectDifference, Gap, KeyDifference, StepDifference, Stopped, Verified,
     VerifyError, verify,
 };
-pub use venue::{Rules, RulesError};
 pub use versions::{LoadVersion, LoadVersionError, VersionError};
 pub use window::{Begin, Bound, InvalidBound, Shown, WarmUp, Window, WindowAsked, WindowError};
 

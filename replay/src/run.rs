@@ -15,7 +15,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, OnceLock},
 };
 
 use serde::{Deserialize, Serialize};
@@ -157,8 +157,17 @@ impl Run {
         Run::with(dir, known)
     }
 
-    fn with(dir: &Path, known: Known) -> Result<Run, RunError> {
-        let (store, began_again) = open_store(dir)?;
+    /// Opens the store of the run, or begins one.
+    fn with(dir: &Path, mut known: Known) -> Result<Run, RunError> {
+        let (stored, began_again) = open_stored(dir)?;
+        let store = match stored {
+            Some(store) => store,
+            None => {
+                // First: a run without a store has not come to its end, whatever it was before.
+                known.forget(dir)?;
+                Store::open(dir, options()).map_err(RunError::Store)?
+            }
+        };
         Ok(Run { dir: dir.to_owned(), known: Mutex::new(known), store, began_again })
     }
 
@@ -216,13 +225,20 @@ impl Run {
 
     /// Throws away what the run has computed, and its end if it had come to it.
     pub fn begin_again(self) -> Result<Run, RunError> {
+        let spec = self.spec();
+        self.begin_anew(&spec)
+    }
+
+    /// Throws away what the run has computed, and makes its directory another run's.
+    pub fn begin_anew(self, spec: &Value) -> Result<Run, RunError> {
         let Run { dir, known, store, .. } = self;
         let mut known = known.into_inner().expect("nothing panics while holding it");
         drop(store);
         throw_away(&dir)?;
-        known.finished = false;
-        known.lanes.clear();
-        known.write(&dir)?;
+        if known.spec != *spec {
+            known = Known::new(spec);
+            known.write(&dir)?;
+        }
         Run::with(&dir, known)
     }
 
@@ -322,10 +338,25 @@ impl Known {
                 return Err(RunError::NotARun { dir: dir.to_owned() });
             }
         }
-        let spec = spec.clone();
-        let known = Known { format: FORMAT, spec, finished: false, lanes: BTreeMap::new() };
+        let known = Known::new(spec);
         known.write(dir)?;
         Ok(known)
+    }
+
+    /// A run that has not begun.
+    fn new(spec: &Value) -> Known {
+        let spec = spec.clone();
+        Known { format: FORMAT, spec, finished: false, lanes: BTreeMap::new() }
+    }
+
+    /// Forgets, durably, how far the run had come.
+    fn forget(&mut self, dir: &Path) -> Result<(), RunError> {
+        if !self.finished && self.lanes.is_empty() {
+            return Ok(());
+        }
+        self.finished = false;
+        self.lanes.clear();
+        self.write(dir)
     }
 
     /// Writes the file beside its place and renames it. When this returns, it survives a power cut.
@@ -344,17 +375,37 @@ impl Known {
     }
 }
 
-/// Opens the run's store. One that cannot be trusted is replaced by an empty one; why is returned.
-fn open_store(dir: &Path) -> Result<(Store, Option<String>), RunError> {
+/// Opens the run's store, if it has one. One that cannot be trusted is thrown away; why is returned.
+fn open_stored(dir: &Path) -> Result<(Option<Store>, Option<String>), RunError> {
     remove_thrown_away(dir)?;
-    let doubt = match Store::open(dir, Options::default()) {
-        Ok(store) => return Ok((store, None)),
-        Err(error) if is_in_doubt(&error) => in_words(&error),
-        Err(error) => return Err(RunError::Store(error)),
-    };
-    throw_away(dir)?;
-    let store = Store::open(dir, Options::default()).map_err(RunError::Store)?;
-    Ok((store, Some(doubt)))
+    if !dir.join(STORE).exists() {
+        return Ok((None, None));
+    }
+    match Store::open(dir, options()) {
+        Ok(store) => Ok((Some(store), None)),
+        Err(error) if is_in_doubt(&error) => {
+            throw_away(dir)?;
+            Ok((None, Some(in_words(&error))))
+        }
+        Err(error) => Err(RunError::Store(error)),
+    }
+}
+
+/// How the process ends when a run's store cannot be written.
+static ON_WRITE_FAILURE: OnceLock<fn(&str) -> !> = OnceLock::new();
+
+/// Says how this process ends when the store of a run cannot be written, as on a full disk: see
+/// [`Options::on_write_failure`]. Unless it is said, such a process aborts. Only the first call
+/// counts.
+pub fn on_write_failure(end: fn(&str) -> !) {
+    // It was said before.
+    let _ = ON_WRITE_FAILURE.set(end);
+}
+
+fn options() -> Options {
+    let options = Options::default();
+    let end = ON_WRITE_FAILURE.get().copied();
+    Options { on_write_failure: end.unwrap_or(options.on_write_failure), ..options }
 }
 
 /// Whether what is stored is to blame, and not another process, the disk or an older program.
@@ -470,6 +521,24 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_lost_its_store_has_not_come_to_its_end() {
+        for damage in [
+            |dir: &Path| fs::write(dir.join("store/highwater"), b"nonsense"),
+            // Killed when it was to begin again.
+            |dir: &Path| fs::rename(dir.join(STORE), dir.join(STORE_THROWN_AWAY)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let run = Run::open(dir.path(), &json!({})).unwrap();
+            run.store().journal(&"devnet".parse().unwrap(), 1).unwrap();
+            run.finish().unwrap();
+            drop(run);
+            damage(dir.path()).unwrap();
+            assert!(!Run::existing(dir.path()).unwrap().is_finished());
+            assert!(!Run::existing(dir.path()).unwrap().is_finished(), "and that is durable");
+        }
+    }
+
+    #[test]
     fn a_finished_run_can_begin_again() {
         let dir = tempfile::tempdir().unwrap();
         let run = Run::open(dir.path(), &json!(1)).unwrap();
@@ -480,6 +549,9 @@ mod tests {
         assert!(run.is_finished());
         let run = run.begin_again().unwrap();
         assert_eq!((run.is_finished(), run.store().chains()), (false, vec![]));
+        let run = run.begin_anew(&json!(2)).unwrap();
+        assert_eq!(run.spec(), json!(2));
+        let run = run.begin_anew(&json!(1)).unwrap();
         drop(run);
         // Killed while it was thrown away.
         fs::create_dir(dir.path().join(STORE_THROWN_AWAY)).unwrap();

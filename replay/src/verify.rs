@@ -135,6 +135,16 @@ pub enum VerifyError {
         /// How far it was to come.
         end: Offset,
     },
+    /// The records that it was computed from are not all there any more.
+    #[error("it was computed from record {from} on, and records before {trimmed_to} were removed")]
+    Trimmed {
+        /// The lane.
+        lane: LaneId,
+        /// The first record it passed.
+        from: Offset,
+        /// The first record that is still there.
+        trimmed_to: Offset,
+    },
     /// The directory cannot be worked in.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -177,6 +187,10 @@ pub fn verify(
     let end = snapshot.cursor().next;
     let first = snapshot.commits().next().transpose()?;
     let from = first.map_or(end, |commit| commit.records.start);
+    let trimmed_to = journal.start();
+    if from < trimmed_to {
+        return Err(VerifyError::Trimmed { lane: lane.clone(), from, trimmed_to });
+    }
 
     let spec = json!({
         "what": "verify",

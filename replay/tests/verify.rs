@@ -19,7 +19,7 @@ use shepherd_dispatch::Runner;
 use shepherd_host::{BoundModule, Input, LogRef, ReadRequest, World, encode_answers};
 use shepherd_log::{
     Applied, BlockRef, Digest, EffectId, EffectKey, EffectResult, LaneId, LaneVersion, Offset,
-    Outcome, Record, RecordView, Revert, Settled, Store,
+    Outcome, Record, RecordView, Retention, Revert, Settled, Store,
 };
 use shepherd_replay::{Difference, LoadVersionError, Run, RunError, Verified, VerifyError, verify};
 
@@ -457,6 +457,33 @@ fn others_journal() -> (shepherd_log::Journal, tempfile::TempDir) {
     let journal = journal(&store(dir.path()));
     append_all(&journal, &[Record::Block(common::block(0, 7, B256::ZERO, 1))]);
     (journal, dir)
+}
+
+#[test]
+fn a_lane_whose_first_records_were_removed_is_not_taken_for_a_damaged_one() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let journal = journal(&store);
+    // Somewhat more than one segment of the journal, the grain of retention.
+    let mut parent = B256::ZERO;
+    let records: Vec<Record> = (0..17_000)
+        .map(|number| {
+            let block = common::block(number, 0, parent, 0);
+            parent = block.header.this.hash;
+            Record::Block(block)
+        })
+        .collect();
+    append_all(&journal, &records);
+    catch_up(&mut runner(&store, &TOKEN_LEDGER), || usize::MAX);
+    let max_bytes = Some(0);
+    let retained = journal.retain(&Retention { max_bytes, ..Retention::default() }).unwrap();
+    assert_eq!(retained.removed.end, journal.start());
+    let (lane, progress) = (TOKEN_LEDGER.lane(), &mut |_: &_| ());
+    let dir = scratch();
+    let refused = verify(&store, lane, &mut load, dir.path(), None, progress, &|| false);
+    let Err(VerifyError::Trimmed { from, trimmed_to, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!((from, trimmed_to), (Offset::START, journal.start()));
+    assert!(Offset::START < trimmed_to);
 }
 
 #[test]
