@@ -30,7 +30,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Snapshot, config::PinningPolicy};
 
 use crate::{
     cache::Shares,
@@ -59,7 +59,7 @@ pub const FORMAT: u32 = 4;
 /// Memory the engine may use for blocks it has read.
 ///
 /// Replays stream through the journal and gain nothing from more; state reads are small.
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 32 << 20;
 
 /// Memory of each tree's unsorted writes. The engine's worst case is five of these per tree
 /// written, and a lane and its chain write twelve trees at most.
@@ -330,7 +330,11 @@ impl Keyspaces {
 }
 
 pub(crate) fn keyspace_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+    // Filters stay in memory, ten bits a key. In the cache they drive each other out as soon as a
+    // state is large, and each lookup reads one of a hundred kilobytes from the disk again.
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .filter_block_pinning_policy(PinningPolicy::all(true))
 }
 
 impl Store {

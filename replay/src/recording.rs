@@ -41,8 +41,8 @@ use shepherd_log::{BlockRef, ChainName, Log, LogView, ModuleName, Record, TapeEn
 
 pub use cut::{Cut, CutError, CutOptions, cut, cut_to};
 pub use file::{Reader, RecordingError};
-pub use load::{LoadError, Loaded, RecordedTape, load};
 pub(crate) use load::Appender;
+pub use load::{LoadError, Loaded, RecordedTape, load};
 pub use proof::ProofError;
 pub use source::SourceError;
 pub(crate) use source::{Places, Renumbered, Source, Taken};
