@@ -75,7 +75,7 @@ pub const TAPE_BYTES_MAX: usize = 2 << 20;
 ///
 /// Large enough to make the sync at its end cheap, small enough that one more record of the
 /// largest size, with the undo that waits and the undo that is removed, still fits the batch.
-const STEP_BYTES_ENOUGH: usize = 5 << 19;
+const STEP_BYTES_ENOUGH: usize = 4 << 19;
 
 /// Undo that piles up in a step is written ahead of it in pieces of this size: what a record
 /// replaces may be far larger than what it writes, and rows at or after the cursor mean nothing.

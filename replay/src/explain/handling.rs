@@ -297,7 +297,6 @@ pub(super) fn version_of(
     };
     let (from, version) = (*from, *version);
     load(&version, &lane).map_err(|source| {
-        let version = version.into();
         missing(VersionError::Load { lane, version: Box::new(version), from, source })
     })
 }

@@ -110,7 +110,9 @@ mod tests {
         fs::create_dir_all(scratch.folder.join("store")).unwrap();
         fs::create_dir_all(dir.path().join("ledger@devnet.removed/store")).unwrap();
         let mut open = |dir: &Path| -> Result<(), VerifyError> {
-            Ok(drop(shepherd_replay::Run::open(dir, &serde_json::json!("of a test"))?))
+            shepherd_replay::Run::open(dir, &serde_json::json!("of a test"))
+                .map(drop)
+                .map_err(VerifyError::from)
         };
         let found = open(&scratch.folder);
         assert!(matches!(found, Err(VerifyError::Run(RunError::NotARun { .. }))), "{found:?}");
