@@ -22,7 +22,7 @@ mod signature;
 pub(crate) mod text;
 mod wish;
 
-use std::{error::Error, fmt, path::Path, str::FromStr};
+use std::{fmt, path::Path, str::FromStr};
 
 use alloy_primitives::hex;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,7 @@ use shepherd_log::{
     BlockRef, EffectId, EffectKey, Journal, LaneId, LaneSnapshot, ORDER_UID_BYTES, Offset,
     ReadError, StorageError, Store,
 };
+use shepherd_rpc::in_words;
 
 pub use asked::{Question, ReadCall};
 pub use earlier::EarlierLog;
@@ -410,21 +411,6 @@ fn unknown(
     }
     let next = live.cursor().next;
     Ok(ExplainError::UnknownEffect { lane: lane.clone(), effect, next, nearby })
-}
-
-/// An error and what caused it, on one line.
-pub(crate) fn in_words(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words.push_str(": ");
-            words.push_str(&cause_words);
-        }
-        source = cause.source();
-    }
-    words
 }
 
 #[cfg(test)]

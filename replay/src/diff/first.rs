@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, error::Error};
 use serde::Serialize;
 use shepherd_dispatch::Runner;
 use shepherd_log::{LaneId, LaneSnapshot, Offset, StorageError, Trace};
+use shepherd_rpc::in_words;
 
 use crate::{
     diff::{
@@ -13,7 +14,7 @@ use crate::{
         retold::Retold,
     },
     drive::Outside,
-    explain::{Change, Handling, Question, in_words, watch},
+    explain::{Change, Handling, Question, watch},
     run::Run,
     tape::FromTape,
     venue::SimulatedVenue,
